@@ -1,0 +1,27 @@
+package esproxy
+
+import (
+	_ "github.com/blevesearch/bleve/v2"
+	_ "github.com/cenkalti/backoff/v5"
+	_ "github.com/elastic/elastic-transport-go/v8/elastictransport"
+	_ "github.com/elastic/go-elasticsearch/v8/esapi"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/kelseyhightower/envconfig"
+	_ "github.com/klauspost/compress/gzip"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/ProtonMail/go-crypto/eax"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/schollz/progressbar/v3"
+	_ "github.com/spf13/cobra"
+	_ "github.com/tidwall/gjson"
+	_ "github.com/tidwall/sjson"
+	_ "go.uber.org/goleak"
+	_ "go.yaml.in/yaml/v4"
+	_ "golang.org/x/crypto/scrypt"
+	_ "golang.org/x/sync/semaphore"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/time/rate"
+	_ "golang.org/x/term"
+	_ "pgregory.net/rapid"
+	_ "github.com/go-json-experiment/json"
+)
