@@ -3,7 +3,39 @@
 //
 // A Policy is plain immutable data. It is built once by Parse, shared by all
 // requests without locks, and replaced as a whole when the file changes.
+//
+// Parse is strict: it reports every mistake of the file at once, each with its
+// place, because a policy that is half understood protects half of the values.
 package policy
+
+import "time"
+
+// Policy is one read of fields.yaml. It is immutable and safe for concurrent use.
+type Policy struct {
+	Rules  []*Rule           // in the order of the file; never empty
+	Grants map[string]*Grant // by name; always holds "full"
+	Tokens Tokens
+	KeyID  string // eight lower-case hex digits that MASTER_KEY's id must equal, or ""
+
+	byName    map[string]*Rule
+	conflicts map[[2]int]*Conflict // by ordinals of two rules, the smaller first
+}
+
+// Tokens says which access tokens are refused although they are authentic.
+type Tokens struct {
+	Revoked   map[string]bool // token ids
+	NotBefore time.Time       // tokens issued before it are refused; zero: none are
+	MaxTTL    time.Duration   // longest lifetime a token may have, above zero
+}
+
+// DefaultMaxTTL is the longest lifetime of a token where the policy names none.
+const DefaultMaxTTL = 720 * time.Hour
+
+// FullGrant is the name of the built-in grant that reveals everything as plain text.
+const FullGrant = "full"
+
+// Rule gives the rule of that name, or nil.
+func (p *Policy) Rule(name string) *Rule { return p.byName[name] }
 
 // Mode says what happens to a protected value on its way to Elasticsearch.
 type Mode uint8
@@ -72,7 +104,12 @@ type Rule struct {
 	Fields       []*Field
 
 	ordinal int
+	byPath  map[string]*Field
+	single  []*Rule // the rule alone, so that Match need not allocate
 }
+
+// Field gives the field at a canonical path, or nil. A path below a protected path is not a field.
+func (r *Rule) Field(path string) *Field { return r.byPath[path] }
 
 // Grant is a named set of reveals. Exact "rule.field" entries beat "rule.*", which beat "*".
 type Grant struct {
@@ -80,8 +117,51 @@ type Grant struct {
 	Reveal map[string]Reveal
 }
 
-// Policy is everything the operator wrote.
-type Policy struct {
-	Rules  []*Rule
-	Grants map[string]*Grant
+// Of says what the grant shows of f: the entry "rule.path" beats "rule.*", which beats "*".
+// Values that were dropped do not exist any more, so they are always Sealed.
+func (g *Grant) Of(f *Field) Reveal {
+	if f.Mode == Drop {
+		return Sealed
+	}
+	for _, key := range [...]string{f.Rule.Name + "." + f.Path, f.Rule.Name + ".*", "*"} {
+		if how, ok := g.Reveal[key]; ok {
+			return how
+		}
+	}
+	return Sealed
+}
+
+// String is the word that stands for m in fields.yaml.
+func (m Mode) String() string { return word(modes, m) }
+
+// String is the word that stands for m in fields.yaml.
+func (m Mask) String() string { return word(masks, m) }
+
+// String is the word that stands for k in fields.yaml.
+func (k KDF) String() string { return word(kdfs, k) }
+
+// String is the word that stands for r in fields.yaml.
+func (r Reveal) String() string { return word(reveals, r) }
+
+// named is one word of fields.yaml and what it means.
+type named[T comparable] struct {
+	word  string
+	value T
+}
+
+var (
+	modes   = []named[Mode]{{"encrypt", Encrypt}, {"drop", Drop}}
+	masks   = []named[Mask]{{"full", MaskFull}, {"last4", MaskLast4}, {"first6last4", MaskFirst6Last4}, {"email", MaskEmail}}
+	kdfs    = []named[KDF]{{"hkdf", HKDF}, {"scrypt-per-subject", ScryptPerSubject}}
+	reveals = []named[Reveal]{{"plain", Plain}, {"masked", Masked}, {"sealed", Sealed}}
+	scripts = []named[bool]{{"refuse", false}, {"allow", true}}
+)
+
+func word[T comparable](words []named[T], v T) string {
+	for _, w := range words {
+		if w.value == v {
+			return w.word
+		}
+	}
+	return "unknown"
 }

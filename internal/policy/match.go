@@ -1,0 +1,275 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Conflict tells that two rules that apply to one target disagree about one path.
+type Conflict struct {
+	A, B *Rule  // in policy order
+	Path string // the path that both claim, or the inner one where one lies under the other
+	// Subject is set when Path is one rule's subject and lies at, under or above a path the other protects.
+	Subject bool
+}
+
+// Error tells both rules and the path. It holds nothing but the operator's own words.
+func (c *Conflict) Error() string {
+	if c.Subject {
+		return fmt.Sprintf("rules %q and %q apply to the same target and %q is the subject of one and protected by the other", c.A.Name, c.B.Name, c.Path)
+	}
+	return fmt.Sprintf("rules %q and %q apply to the same target and both protect %q", c.A.Name, c.B.Name, c.Path)
+}
+
+// Match gives the rules that claim any of the names, in policy order; nil when none does. names
+// are everything one target is known by: as in the request, and what that resolves to. The
+// slice is shared: callers don't change it. A Conflict means that the rules can't be united; the request is to be refused.
+func (p *Policy) Match(names []string) ([]*Rule, *Conflict) {
+	var out []*Rule
+	for _, r := range p.Rules {
+		if !r.matchesAny(names) {
+			continue
+		}
+		if out == nil {
+			out = r.single
+			continue
+		}
+		for _, other := range out {
+			if c := p.conflicts[[2]int{other.ordinal, r.ordinal}]; c != nil {
+				return nil, c
+			}
+		}
+		out = append(out, r) // single has no spare capacity, so this copies
+	}
+	return out, nil
+}
+
+// Matches reports whether the rule's patterns claim one name of an index, alias or data stream.
+func (r *Rule) Matches(name string) bool {
+	name = withoutSelector(name)
+	for _, pattern := range r.Indices {
+		if claims(pattern, name) {
+			return true
+		}
+	}
+	if rest, ok := backing(name); ok {
+		for _, candidate := range streamNames(rest) {
+			for _, pattern := range r.Indices {
+				if claims(pattern, candidate) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (r *Rule) matchesAny(names []string) bool {
+	for _, name := range names {
+		if r.Matches(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// IsSystem reports whether a name begins with a dot and is not that of a backing index or failure
+// store of an ordinary data stream. Only patterns that begin with a dot claim such names.
+func IsSystem(name string) bool {
+	if !strings.HasPrefix(name, ".") {
+		return false
+	}
+	rest, ok := backing(name)
+	return !ok || strings.HasPrefix(rest, ".")
+}
+
+// CouldMatch reports whether an index expression could name something that a rule's pattern
+// claims. expression is one part without a comma; "*" is a wildcard, "" and "_all" mean
+// everything. It compares names alone: what an alias stands for only the cluster can tell.
+// Where it can't tell (date math) the answer is true.
+func (p *Policy) CouldMatch(expression string) bool {
+	e := strings.TrimPrefix(withoutSelector(expression), "-")
+	if i := strings.LastIndexByte(e, ':'); i >= 0 {
+		e = e[i+1:] // an index of a remote cluster
+	}
+	if e == "" || e == "_all" || strings.HasPrefix(e, "<") || strings.HasPrefix(e, "%3C") || strings.HasPrefix(e, "%3c") {
+		return true
+	}
+	if !strings.Contains(e, "*") {
+		for _, r := range p.Rules {
+			if r.Matches(e) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, r := range p.Rules {
+		for _, pattern := range r.Indices {
+			// A wildcard of the expression may reach hidden names (expand_wildcards), one of a pattern does not.
+			hidden := strings.HasPrefix(e, ".") && !strings.HasPrefix(pattern, ".")
+			if !hidden && intersect(e, pattern) {
+				return true
+			}
+			if intersect(e, ".ds-"+pattern+"-*") || intersect(e, ".fs-"+pattern+"-*") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// claims reports whether a pattern claims exactly this name. System names need a pattern that begins with a dot.
+func claims(pattern, name string) bool {
+	if strings.HasPrefix(name, ".") && !strings.HasPrefix(pattern, ".") {
+		return false
+	}
+	return glob(pattern, name)
+}
+
+// withoutSelector removes "::data" and "::failures", which choose a part of a data stream.
+func withoutSelector(name string) string {
+	if i := strings.Index(name, "::"); i >= 0 {
+		return name[:i]
+	}
+	return name
+}
+
+// backing reports whether name is that of a backing index (".ds-") or failure store (".fs-")
+// of a data stream, and gives what stands between that prefix and the generation
+// (org.elasticsearch.cluster.metadata.DataStream: at least six digits).
+func backing(name string) (string, bool) {
+	rest, ok := strings.CutPrefix(name, ".ds-")
+	if !ok {
+		if rest, ok = strings.CutPrefix(name, ".fs-"); !ok {
+			return "", false
+		}
+	}
+	i := strings.LastIndexByte(rest, '-')
+	if i <= 0 || len(rest)-i-1 < 6 || !isDigits(rest[i+1:]) {
+		return "", false
+	}
+	return rest[:i], true
+}
+
+// streamNames gives the names of data streams that "NAME-yyyy.MM.dd" may stand for. Both readings
+// count, because a stream's own name may end like a date and old servers wrote no date.
+func streamNames(rest string) []string {
+	const date = "-yyyy.MM.dd"
+	if n := len(rest) - len(date); n > 0 {
+		d := rest[n:]
+		if d[0] == '-' && d[5] == '.' && d[8] == '.' && isDigits(d[1:5]) && isDigits(d[6:8]) && isDigits(d[9:]) {
+			return []string{rest, rest[:n]}
+		}
+	}
+	return []string{rest}
+}
+
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// glob matches name against a pattern in which "*" stands for any number of bytes.
+func glob(pattern, name string) bool {
+	star, mark := -1, 0
+	i, j := 0, 0
+	for j < len(name) {
+		switch {
+		case i < len(pattern) && pattern[i] == '*':
+			star, mark = i, j
+			i++
+		case i < len(pattern) && pattern[i] == name[j]:
+			i++
+			j++
+		case star >= 0:
+			mark++
+			i, j = star+1, mark
+		default:
+			return false
+		}
+	}
+	for i < len(pattern) && pattern[i] == '*' {
+		i++
+	}
+	return i == len(pattern)
+}
+
+// intersect reports whether some name matches both patterns.
+func intersect(a, b string) bool {
+	// row[j] tells whether some text is matched by a[:i] and b[:j] at once.
+	row, next := make([]bool, len(b)+1), make([]bool, len(b)+1)
+	row[0] = true
+	for j := 1; j <= len(b) && b[j-1] == '*'; j++ {
+		row[j] = true
+	}
+	for i := 1; i <= len(a); i++ {
+		next[0] = row[0] && a[i-1] == '*'
+		for j := 1; j <= len(b); j++ {
+			switch {
+			case a[i-1] == '*' && b[j-1] == '*':
+				next[j] = row[j] || next[j-1]
+			case a[i-1] == '*':
+				next[j] = row[j] || next[j-1]
+			case b[j-1] == '*':
+				next[j] = next[j-1] || row[j]
+			default:
+				next[j] = a[i-1] == b[j-1] && row[j-1]
+			}
+		}
+		row, next = next, row
+	}
+	return row[len(b)]
+}
+
+// overlap reports whether some name could be claimed by both patterns, directly or because
+// it is the backing index of a data stream that one of them claims.
+func overlap(a, b string) bool {
+	if strings.HasPrefix(a, ".") == strings.HasPrefix(b, ".") && intersect(a, b) {
+		return true
+	}
+	for _, prefix := range [...]string{".ds-", ".fs-"} {
+		if strings.HasPrefix(a, ".") && intersect(a, prefix+b+"-*") ||
+			strings.HasPrefix(b, ".") && intersect(b, prefix+a+"-*") {
+			return true
+		}
+	}
+	return false
+}
+
+// disagree gives the conflict of two rules on one document, or nil.
+func disagree(a, b *Rule) *Conflict {
+	for _, f := range a.Fields {
+		for _, g := range b.Fields {
+			if related(f.Path, g.Path) {
+				inner := f.Path
+				if len(g.Path) > len(inner) {
+					inner = g.Path
+				}
+				return &Conflict{A: a, B: b, Path: inner}
+			}
+		}
+	}
+	for _, pair := range [...][2]*Rule{{a, b}, {b, a}} {
+		if pair[0].Subject == "" {
+			continue
+		}
+		for _, f := range pair[1].Fields {
+			if related(pair[0].Subject, f.Path) {
+				return &Conflict{A: a, B: b, Path: pair[0].Subject, Subject: true}
+			}
+		}
+	}
+	return nil
+}
+
+// related reports whether two canonical paths are equal or one lies under the other.
+func related(a, b string) bool { return a == b || under(a, b) || under(b, a) }
+
+// under reports whether path lies below parent.
+func under(path, parent string) bool {
+	return len(path) > len(parent) && path[len(parent)] == '.' && strings.HasPrefix(path, parent)
+}
