@@ -26,12 +26,12 @@ func (c *Conflict) Error() string {
 // slice is shared: callers don't change it. A Conflict means that the rules can't be united; the request is to be refused.
 func (p *Policy) Match(names []string) ([]*Rule, *Conflict) {
 	var out []*Rule
-	for _, r := range p.Rules {
+	for i, r := range p.Rules {
 		if !r.matchesAny(names) {
 			continue
 		}
 		if out == nil {
-			out = r.single
+			out = p.Rules[i : i+1 : i+1] // one rule is the rule, so nothing is allocated
 			continue
 		}
 		for _, other := range out {
@@ -39,7 +39,7 @@ func (p *Policy) Match(names []string) ([]*Rule, *Conflict) {
 				return nil, c
 			}
 		}
-		out = append(out, r) // single has no spare capacity, so this copies
+		out = append(out, r) // there is no spare capacity at first, so this copies
 	}
 	return out, nil
 }
@@ -242,32 +242,29 @@ func overlap(a, b string) bool {
 
 // disagree gives the conflict of two rules on one document, or nil.
 func disagree(a, b *Rule) *Conflict {
-	for _, f := range a.Fields {
-		for _, g := range b.Fields {
-			if related(f.Path, g.Path) {
-				inner := f.Path
-				if len(g.Path) > len(inner) {
-					inner = g.Path
-				}
-				return &Conflict{A: a, B: b, Path: inner}
+	for _, pair := range [...][2]*Rule{{a, b}, {b, a}} {
+		for _, f := range pair[0].Fields {
+			if pair[1].claimed(f.Path) != nil {
+				return &Conflict{A: a, B: b, Path: f.Path}
 			}
 		}
 	}
 	for _, pair := range [...][2]*Rule{{a, b}, {b, a}} {
-		if pair[0].Subject == "" {
+		subject := pair[0].Subject
+		if subject == "" {
 			continue
 		}
+		if pair[1].claimed(subject) != nil {
+			return &Conflict{A: a, B: b, Path: subject, Subject: true}
+		}
 		for _, f := range pair[1].Fields {
-			if related(pair[0].Subject, f.Path) {
-				return &Conflict{A: a, B: b, Path: pair[0].Subject, Subject: true}
+			if under(f.Path, subject) {
+				return &Conflict{A: a, B: b, Path: subject, Subject: true}
 			}
 		}
 	}
 	return nil
 }
-
-// related reports whether two canonical paths are equal or one lies under the other.
-func related(a, b string) bool { return a == b || under(a, b) || under(b, a) }
 
 // under reports whether path lies below parent.
 func under(path, parent string) bool {

@@ -8,7 +8,10 @@
 // place, because a policy that is half understood protects half of the values.
 package policy
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Policy is one read of fields.yaml. It is immutable and safe for concurrent use.
 type Policy struct {
@@ -105,11 +108,24 @@ type Rule struct {
 
 	ordinal int
 	byPath  map[string]*Field
-	single  []*Rule // the rule alone, so that Match need not allocate
 }
 
 // Field gives the field at a canonical path, or nil. A path below a protected path is not a field.
 func (r *Rule) Field(path string) *Field { return r.byPath[path] }
+
+// claimed gives the field at path or at the nearest path above it, or nil.
+func (r *Rule) claimed(path string) *Field {
+	for {
+		if f := r.byPath[path]; f != nil {
+			return f
+		}
+		i := strings.LastIndexByte(path, '.')
+		if i < 0 {
+			return nil
+		}
+		path = path[:i]
+	}
+}
 
 // Grant is a named set of reveals. Exact "rule.field" entries beat "rule.*", which beat "*".
 type Grant struct {

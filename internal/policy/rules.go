@@ -58,7 +58,6 @@ func (p *parser) overlapping(c *Conflict) {
 // rule reads one rule. It gives nil where not even a name to speak of was found.
 func (p *parser) rule(n *yaml.Node, out *Policy) *Rule {
 	r := &Rule{byPath: map[string]*Field{}}
-	r.single = []*Rule{r}
 	named, patterns := false, false
 	var kdf, subject *yaml.Node
 	p.mapping(n, "a rule", keys{
@@ -197,23 +196,19 @@ func (p *parser) fields(n *yaml.Node, r *Rule) {
 		if f.Parts == nil {
 			return
 		}
-		for _, g := range r.Fields {
-			inner, outer := f, g
-			if len(inner.Path) < len(outer.Path) {
-				inner, outer = outer, inner
-			}
-			if under(inner.Path, outer.Path) {
-				at := k
-				if inner != f {
-					at = nodes[inner]
-				}
-				p.bad(at, "field %s lies under the protected path %s, whose whole value is protected already; remove one", quoted(inner.Path), quoted(outer.Path))
-			}
-		}
 		nodes[f] = k
 		r.Fields = append(r.Fields, f)
 		r.byPath[f.Path] = f
 	})
+	for _, f := range r.Fields {
+		i := strings.LastIndexByte(f.Path, '.')
+		if i < 0 {
+			continue
+		}
+		if outer := r.claimed(f.Path[:i]); outer != nil {
+			p.bad(nodes[f], "field %s lies under the protected path %s, whose whole value is protected already; remove one", quoted(f.Path), quoted(outer.Path))
+		}
+	}
 	if ok && len(n.Content) == 0 {
 		p.bad(n, "fields is empty, so the rule would protect nothing; name a field")
 	}
