@@ -2,7 +2,6 @@ package rewrite
 
 import (
 	"bytes"
-	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -125,5 +124,3 @@ func emptyPart(name []byte) bool {
 
 // reservedMember is the prefix of member names that belong to the proxy.
 const reservedMember = "esproxy_"
-
-func reserved(name []byte) bool { return strings.HasPrefix(string(name), reservedMember) }

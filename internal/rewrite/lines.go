@@ -1,0 +1,188 @@
+package rewrite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+)
+
+// blockSize is how much of a bulk body is read before its items are sealed and sent.
+const blockSize = 256 << 10
+
+// firstBlock is what a bulk body gets to begin with, so that many small or slow ones fit into the budget.
+const firstBlock = 16 << 10
+
+// lines splits a body at newlines as Elasticsearch frames a bulk (BulkRequestParser.findNextMarker): at every
+// newline byte, whatever it stands in. Lines are places in buf, which keep until the next block.
+type lines struct {
+	ctx    context.Context
+	r      io.Reader
+	budget Budget
+	limit  int64 // longest line
+	buf    []byte
+	start  int // of the next line
+	seen   int // no newline between start and seen
+	eof    bool
+	whole  bool  // the block has whole items: rather end it than grow
+	held   int64 // bytes of budget
+}
+
+// blockCost is how much memory one byte of a block takes: the block, its sealed form (up to twice) and slack.
+const blockCost = 3
+
+var (
+	errLongLine  = errors.New("line too long")
+	errBlockFull = errors.New("block full")
+)
+
+func newLines(ctx context.Context, r io.Reader, budget Budget, limit int64) *lines {
+	return &lines{ctx: ctx, r: r, budget: budget, limit: limit}
+}
+
+// grow makes room for n bytes in all.
+func (l *lines) grow(n int) error {
+	cost := int64(n-cap(l.buf)) * blockCost
+	if err := l.budget.Acquire(l.ctx, cost); err != nil {
+		return err
+	}
+	l.held += cost
+	buf := make([]byte, len(l.buf), n)
+	copy(buf, l.buf)
+	l.buf = buf
+	return nil
+}
+
+// close gives the memory back.
+func (l *lines) close() {
+	if l.held > 0 {
+		l.budget.Release(l.held)
+		l.held = 0
+	}
+	l.buf = nil
+}
+
+// discard forgets the lines before l.start and moves what follows to the front: a new block begins.
+func (l *lines) discard() {
+	n := copy(l.buf[:cap(l.buf)], l.buf[l.start:])
+	l.buf = l.buf[:n]
+	l.seen -= l.start
+	l.start = 0
+	// After a very long line the block shrinks again.
+	if cap(l.buf) > 4*blockSize && n < blockSize {
+		small := make([]byte, n, blockSize)
+		copy(small, l.buf)
+		back := int64(cap(l.buf)-blockSize) * blockCost
+		l.buf = small
+		l.budget.Release(back)
+		l.held -= back
+	}
+}
+
+// fill reads once. It reports io.EOF only when nothing more comes.
+func (l *lines) fill() error {
+	if l.eof {
+		return io.EOF
+	}
+	if len(l.buf) == cap(l.buf) {
+		if l.whole && cap(l.buf) >= blockSize {
+			return errBlockFull
+		}
+		n := 2 * cap(l.buf)
+		if n == 0 {
+			n = firstBlock
+		}
+		if err := l.grow(n); err != nil {
+			return err
+		}
+	}
+	n, err := l.r.Read(l.buf[len(l.buf):cap(l.buf)])
+	l.buf = l.buf[:len(l.buf)+n]
+	if err == io.EOF {
+		l.eof = true
+		if n == 0 {
+			return io.EOF
+		}
+		return nil
+	}
+	return err
+}
+
+// next returns the next line without its newline. io.EOF: the body has ended at a newline (or is empty).
+// io.ErrUnexpectedEOF: bytes follow the last newline. errLongLine: the line is over the limit and still at l.start.
+// errBlockFull: the line is not there whole, and the block is large enough to be dealt with first.
+func (l *lines) next() (span, error) {
+	for {
+		if i := bytes.IndexByte(l.buf[l.seen:], '\n'); i >= 0 {
+			at := span{l.start, l.seen + i}
+			if int64(at.end-at.start) > l.limit {
+				return span{}, errLongLine
+			}
+			l.start = at.end + 1
+			l.seen = l.start
+			return at, nil
+		}
+		l.seen = len(l.buf)
+		if int64(l.seen-l.start) > l.limit {
+			return span{}, errLongLine
+		}
+		if err := l.fill(); err == io.EOF {
+			if l.start == len(l.buf) {
+				return span{}, io.EOF
+			}
+			return span{}, io.ErrUnexpectedEOF
+		} else if err != nil {
+			return span{}, err
+		}
+	}
+}
+
+// skip passes the rest of a long line, newline included, to w (nil: nowhere) in bounded memory.
+// Lines before it must have been dealt with.
+func (l *lines) skip(w io.Writer) error {
+	for {
+		i := bytes.IndexByte(l.buf[l.start:], '\n')
+		end := len(l.buf)
+		if i >= 0 {
+			end = l.start + i + 1
+		}
+		if w != nil {
+			if _, err := w.Write(l.buf[l.start:end]); err != nil {
+				return err
+			}
+		}
+		l.start, l.seen = end, end
+		if i >= 0 {
+			return nil
+		}
+		l.discard()
+		if err := l.fill(); err == io.EOF {
+			return io.ErrUnexpectedEOF
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// back takes lines back: the next one is read again from start.
+func (l *lines) back(start int) { l.start, l.seen = start, start }
+
+// blank reports whether a line holds nothing, as BulkRequestParser skips them between actions.
+func blank(line []byte) bool { return skipSpace(line, 0) == len(line) }
+
+// readAll reads a whole body of at most limit bytes into memory that the budget counts; done gives it back.
+func readAll(ctx context.Context, r io.Reader, budget Budget, limit int64) (body []byte, done func(), err error) {
+	l := newLines(ctx, r, budget, limit)
+	for {
+		if err = l.fill(); err == io.EOF {
+			return l.buf, l.close, nil
+		}
+		if err == nil && int64(len(l.buf)) > limit {
+			err = tooLargeFault(limit)
+		}
+		if err != nil {
+			l.close()
+			return nil, nil, err
+		}
+	}
+}
