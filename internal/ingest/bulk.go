@@ -125,12 +125,12 @@ func (s *sender) settle(ctx context.Context, b *batch, items []item) error {
 			if len(left) < len(items) {
 				retrier.progress()
 			}
-			s.count.retried(len(left))
-			s.log.Debug("documents were answered 429 or 503, sending them again", "documents", len(left))
+			s.log.Debug("documents were answered 429 or 503", "documents", len(left))
 			items = left
 			if err := retrier.wait(ctx, 0, fmt.Errorf("%d documents are answered 429 or 503", len(left))); err != nil {
 				return err
 			}
+			s.count.retried(len(left))
 			continue
 		}
 		var status *statusError
@@ -141,11 +141,11 @@ func (s *sender) settle(ctx context.Context, b *batch, items []item) error {
 		if !errors.As(err, &again) {
 			return err
 		}
-		s.count.retried(len(items))
-		s.log.Info("a bulk request failed, sending it again", "documents", len(items), "reason", again.err.Error())
+		s.log.Info("a bulk request failed", "documents", len(items), "reason", again.err.Error())
 		if err := retrier.wait(ctx, again.after, again.err); err != nil {
 			return err
 		}
+		s.count.retried(len(items))
 	}
 	return nil
 }

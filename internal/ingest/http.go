@@ -159,6 +159,9 @@ func (s *httpSource) read(ctx context.Context, from position, emit func(record) 
 			return fmt.Errorf("more than %d pages: if that is right, raise source.paging.max_pages", s.paging.MaxPages)
 		}
 		res, err := s.page(ctx, at, emit)
+		if err != nil && ctx.Err() != nil {
+			return err // nothing the page is to blame for
+		}
 		if err != nil {
 			return fmt.Errorf("page %d: %w", max(at.Page, pages), err)
 		}
@@ -219,11 +222,11 @@ func (s *httpSource) page(ctx context.Context, at position, emit func(record) er
 			reached = skip.want.Records
 			retrier.progress()
 		}
-		s.retried()
-		s.log.Info("reading the source failed, trying again", "page", at.Page, "reason", again.err.Error())
+		s.log.Info("reading the source failed", "page", at.Page, "reason", again.err.Error())
 		if err := retrier.wait(ctx, again.after, again.err); err != nil {
 			return pageResult{}, err
 		}
+		s.retried()
 	}
 }
 

@@ -88,7 +88,7 @@ func sleep(ctx context.Context, clock Clock, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-clock.After(d):
-		return nil
+		return context.Cause(ctx) // both may have come at once
 	}
 }
 
