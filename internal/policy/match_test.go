@@ -224,11 +224,11 @@ func TestOverlapsAreFound(t *testing.T) {
 		}
 		one, err := policy.Parse("f.yaml", []byte("version: 1\nrules:\n"+rule("x", x)))
 		if err != nil {
-			t.Skip("no pattern")
+			return // not a pattern that a rule may have
 		}
 		two, err := policy.Parse("f.yaml", []byte("version: 1\nrules:\n"+rule("y", y)))
 		if err != nil {
-			t.Skip("no pattern")
+			return // not a pattern that a rule may have
 		}
 		if !one.Rules[0].Matches(n) || !two.Rules[0].Matches(n) {
 			return
