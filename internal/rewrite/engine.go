@@ -144,6 +144,8 @@ type Engine struct {
 	Cluster Cluster
 	Budget  Budget
 	Limits  Limits
+
+	compiled compiled
 }
 
 // Call is what is known of a request before its body is read.

@@ -325,3 +325,14 @@ func (s *sealing) appendUpdate(dst []byte, u *updateBody, t *target, form update
 func conflictFault(was *before) *Fault {
 	return &Fault{Status: 409, Type: "version_conflict_engine_exception", Reason: "version conflict: the document has sequence number [" + strconv.FormatInt(was.seq, 10) + "] and primary term [" + strconv.FormatInt(was.term, 10) + "], not the required ones"}
 }
+
+// asksSource reports whether the update wants the document back.
+func (u *updateBody) asksSource() bool {
+	for _, m := range u.members {
+		if m.name == "_source" {
+			v := u.b[m.value.start:m.value.end]
+			return string(v) != "false" && string(v) != "null"
+		}
+	}
+	return false
+}

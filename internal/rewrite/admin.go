@@ -1,0 +1,229 @@
+package rewrite
+
+import (
+	"bytes"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/esproxy/esproxy/internal/policy"
+)
+
+// controlled makes a transform of a change to a small body.
+func (r *request) controlled(change func(body []byte) ([]byte, error)) (Transform, error) {
+	return &control{whole: whole{eng: r.Engine, call: r.call}, change: change}, nil
+}
+
+// administration carries bodies of mappings, templates, pipelines, settings and aliases.
+func (r *request) administration() (Transform, error) {
+	switch r.verdict {
+	case verdictCreateIndex:
+		return r.createIndex(r.value("index"))
+	case verdictRollover:
+		return r.rollover()
+	case verdictMapping, verdictSettings:
+		name := r.value("index")
+		if name == "" {
+			name = r.value("name")
+		}
+		in, err := r.reach(r.ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if len(in.rules) == 0 {
+			return nil, nil
+		}
+		kind := controlSettings
+		if r.verdict == verdictMapping {
+			kind = controlMapping
+		}
+		return r.controlled(func(body []byte) ([]byte, error) { return r.control(kind, in.rules, body) })
+	}
+	if len(r.Policy.Rules) == 0 {
+		return nil, nil
+	}
+	var kind controlKind
+	switch r.verdict {
+	case verdictIndexTemplate:
+		kind = controlIndexTemplate
+	case verdictComponentTemplate:
+		kind = controlComponentTemplate
+	case verdictLegacyTemplate:
+		kind = controlLegacyTemplate
+	case verdictSimulateTemplate:
+		kind = controlSimulate
+	case verdictPipeline:
+		kind = controlPipeline
+	case verdictAliases:
+		kind = controlAliases
+	default:
+		return nil, r.unread()
+	}
+	if kind == controlSimulate && !r.call.HasBody {
+		return nil, nil
+	}
+	return r.controlled(func(body []byte) ([]byte, error) { return r.control(kind, r.Policy.Rules, body) })
+}
+
+// createIndex carries the creation of an index: the rules of its name and of the aliases it gets apply.
+func (r *request) createIndex(name string) (Transform, error) {
+	found, err := r.Cluster.Resolve(r.ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if !r.call.HasBody {
+		rules, conflict := r.Policy.Match(found.Names)
+		if conflict != nil {
+			return nil, conflictFaultOf(conflict)
+		}
+		if len(rules) == 0 {
+			return nil, nil
+		}
+	}
+	return r.controlled(func(body []byte) ([]byte, error) {
+		names := append([]string(nil), found.Names...)
+		if len(body) > 0 {
+			if err := strictJSON(body); err != nil {
+				return nil, documentFault(err)
+			}
+			gjson.GetBytes(body, "aliases").ForEach(func(alias, _ gjson.Result) bool {
+				names = append(names, alias.String())
+				return true
+			})
+		}
+		rules, conflict := r.Policy.Match(names)
+		if conflict != nil {
+			return nil, conflictFaultOf(conflict)
+		}
+		if len(rules) == 0 {
+			return body, nil
+		}
+		return r.control(controlCreate, rules, body)
+	})
+}
+
+// rollover is like a creation where its body has a mapping; without one the first write sees to it.
+func (r *request) rollover() (Transform, error) {
+	in, err := r.reach(r.ctx, r.value("alias"))
+	if err != nil {
+		return nil, err
+	}
+	if len(in.rules) == 0 || !r.call.HasBody {
+		return nil, nil
+	}
+	return r.controlled(func(body []byte) ([]byte, error) {
+		if len(bytes.TrimSpace(body)) == 0 {
+			return body, nil
+		}
+		if err := strictJSON(body); err != nil {
+			return nil, documentFault(err)
+		}
+		if !gjson.GetBytes(body, "mappings").Exists() && !gjson.GetBytes(body, "settings").Exists() {
+			return body, nil
+		}
+		return r.control(controlCreate, in.rules, body)
+	})
+}
+
+// termsEnum refuses the enumeration of a protected field by a beginning of its values.
+func (r *request) termsEnum(rules []*policy.Rule, body []byte) error {
+	if len(body) == 0 {
+		return nil
+	}
+	if err := strictJSON(body); err != nil {
+		return documentFault(err)
+	}
+	field := gjson.GetBytes(body, "field").String()
+	for _, rule := range rules {
+		for _, f := range rule.Fields {
+			if field == f.Path || len(field) > len(f.Path) && field[:len(f.Path)] == f.Path && field[len(f.Path)] == '.' {
+				return refuse(400, "esproxy_protected_query", "the values of field ["+f.Path+"] are sealed; its terms cannot be listed")
+			}
+		}
+	}
+	if filter := gjson.GetBytes(body, "index_filter"); filter.Exists() {
+		_, err := r.guardQuery(rules, []byte(`{"query":`+filter.Raw+`}`))
+		return err
+	}
+	return nil
+}
+
+// updateByQuery refuses scripts that write to protected targets.
+func updateByQuery(rules []*policy.Rule, body []byte) error {
+	if len(body) == 0 {
+		return nil
+	}
+	if err := strictJSON(body); err != nil {
+		return documentFault(err)
+	}
+	if gjson.GetBytes(body, "script").Exists() {
+		if fault := scriptFault(&target{rules: rules}); fault != nil {
+			return fault
+		}
+	}
+	return nil
+}
+
+// reindex lets documents be copied into a protected place only from places under the same rules, and without a script.
+func (r *request) reindex(body []byte) error {
+	if len(body) == 0 {
+		return nil
+	}
+	if err := strictJSON(body); err != nil {
+		return documentFault(err)
+	}
+	doc := gjson.ParseBytes(body)
+	var sources []string
+	for _, s := range append(doc.Get("source.index").Array(), doc.Get("source.indices").Array()...) {
+		for _, one := range bytes.Split([]byte(s.String()), []byte(",")) {
+			sources = append(sources, string(one))
+		}
+	}
+	dest := doc.Get("dest.index").String()
+	if dest == "" || len(sources) == 0 {
+		return nil // Elasticsearch says what is missing
+	}
+	to, err := r.place(r.ctx, dest)
+	if err != nil {
+		return err
+	}
+	for _, name := range sources {
+		in, err := r.reach(r.ctx, name)
+		if err != nil {
+			return err
+		}
+		if q := doc.Get("source.query"); q.Exists() && len(in.rules) > 0 {
+			if _, err := r.guardQuery(in.rules, []byte(`{"query":`+q.Raw+`}`)); err != nil {
+				return err
+			}
+		}
+		if rm := doc.Get("source.runtime_mappings"); rm.Exists() && len(in.rules) > 0 {
+			if _, err := r.guardQuery(in.rules, []byte(`{"runtime_mappings":`+rm.Raw+`}`)); err != nil {
+				return err
+			}
+		}
+	}
+	if to.t == nil {
+		return nil
+	}
+	if doc.Get("source.remote").Exists() {
+		return refuse(400, "esproxy_unsealed_source", "documents of a remote cluster are not sealed for the target; read them there and write them through the proxy")
+	}
+	if doc.Get("script").Exists() {
+		if fault := scriptFault(to.t); fault != nil {
+			return fault
+		}
+	}
+	for _, name := range sources {
+		if bytes.ContainsAny([]byte(name), "*") || name == "_all" {
+			return refuse(400, "esproxy_unsealed_source", "name the source indices of a copy into a protected index one by one: each must be under the same rules")
+		}
+		from, err := r.place(r.ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := sameRules(from, to, "the source ["+name+"]"); err != nil {
+			return err
+		}
+	}
+	return r.Cluster.Ready(r.ctx, r.call.Caller, to.name, to.t.rules)
+}

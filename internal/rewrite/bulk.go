@@ -1,0 +1,521 @@
+package rewrite
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// maxBadItems is how many items of one bulk may be refused before the whole request is.
+const maxBadItems = 10_000
+
+// maxActionLine bounds one action line.
+const maxActionLine = 64 << 10
+
+// item is one bulk action with its source line, while its block is being dealt with.
+type item struct {
+	action
+	lead      int  // place after the item before: blank lines may lie between
+	line, src span // places in the block
+	ordinal   int
+	place     *place
+	fault     *Fault
+	doc       part
+	update    *updateBody
+	look      int // 1 + place in the block's look-ups, 0: none
+}
+
+// bulk carries one `_bulk` request.
+type bulk struct {
+	eng      *Engine
+	call     *Call
+	index    string // default index, from path or query
+	routing  string // default routing
+	query    string // of the request, for repeated items
+	filter   *filterPath
+	opening  *opening // opens what updates return; nil when the caller may not see anything
+	started  time.Time
+	finished atomic.Bool
+
+	lines   *lines
+	scan    *docScanner
+	seal    sealing
+	out     []byte
+	block   []item
+	places  map[string]*bulkPlace
+	last    *bulkPlace
+	known   known
+	refs    []Ref
+	paths   map[string]bool
+	stored  []Stored
+	lookErr error
+
+	trail   span // blank lines at the end of the body
+	total   int
+	bad     []badItem
+	sources bool // an update asks for _source
+	again   repeats
+	wrote   bool
+}
+
+// bulkPlace is a place with what hinders writes to it.
+type bulkPlace struct {
+	place
+	fault *Fault
+	ready bool
+}
+
+// Request implements Transform.
+func (t *bulk) Request(ctx context.Context, plan *Plan, body io.Reader, up io.Writer) (answered bool, err error) {
+	t.lines = newLines(ctx, body, t.eng.Budget, t.eng.Limits.MaxDocument)
+	t.scan = newDocScanner(t.eng.Sealer.IsToken)
+	t.seal = sealing{eng: t.eng, counter: t.call.Counter}
+	t.places = make(map[string]*bulkPlace)
+	for more := true; more; {
+		if more, err = t.readBlock(ctx, up); err != nil {
+			return false, err
+		}
+		if err = t.sendBlock(ctx, up); err != nil {
+			return false, err
+		}
+		if more {
+			t.lines.discard()
+		}
+	}
+	t.finished.Store(true)
+	if t.total > 0 && len(t.bad) == t.total {
+		return t.allBad(ctx)
+	}
+	if !t.wrote {
+		// Nothing but blank lines, or nothing at all: Elasticsearch says what is wrong.
+		_, err = up.Write(t.lines.buf)
+	}
+	return false, err
+}
+
+// allBad answers without Elasticsearch, which is only asked whether it knows the caller.
+func (t *bulk) allBad(ctx context.Context) (answered bool, err error) {
+	status, _, err := t.call.Caller.Do(ctx, "GET", "/_cluster/health?filter_path=status", nil, 1<<16)
+	if err != nil {
+		return false, err
+	}
+	if status == 401 {
+		return false, &Fault{Status: 401, Type: "security_exception", Reason: "Elasticsearch does not accept the credentials of this request"}
+	}
+	return true, nil
+}
+
+// frameFault refuses a body whose framing or action lines are broken.
+func frameFault(ordinal int, err error) *Fault {
+	what := "it is too long"
+	if !errors.Is(err, errLongLine) {
+		what = documentFault(err).Reason
+		var s *syntaxError
+		if errors.As(err, &s) {
+			what = s.Error()
+		} else if errors.Is(err, errShort) {
+			what = "it ends too early"
+		}
+	}
+	return &Fault{Status: 400, Type: "esproxy_bad_bulk", Reason: "Malformed action/metadata line of action [" + strconv.Itoa(ordinal) + "] (counted from 0): " + what + "; an action line is exactly one object with one action and ends in a newline"}
+}
+
+// readBlock reads whole items until the block is full. more is false at the end of the body.
+func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err error) {
+	t.block = t.block[:0]
+	l := t.lines
+	l.whole = false
+	lead := l.start
+	for {
+		line, err := l.next()
+		switch {
+		case err == io.EOF:
+			t.trail = span{lead, l.start}
+			return false, nil
+		case err == errBlockFull:
+			l.back(lead)
+			return true, nil
+		case err == io.ErrUnexpectedEOF:
+			return false, &Fault{Status: 400, Type: "illegal_argument_exception", Reason: "The bulk request must be terminated by a newline [\\n]"}
+		case err == errLongLine:
+			return false, frameFault(t.total, err)
+		case err != nil:
+			return false, err
+		}
+		text := l.buf[line.start:line.end]
+		if blank(text) {
+			if l.start-lead > blockSize/2 { // a body of nothing else must not fill the memory
+				lead = l.start
+				if !l.whole {
+					l.discard()
+					lead = 0
+				}
+			}
+			continue
+		}
+		if len(text) > maxActionLine {
+			return false, frameFault(t.total, errLongLine)
+		}
+		if len(t.block) < cap(t.block) {
+			t.block = t.block[:len(t.block)+1]
+		} else {
+			t.block = append(t.block, item{})
+		}
+		it := &t.block[len(t.block)-1]
+		if err := t.scan.parseAction(text, &it.action); err != nil {
+			return false, frameFault(t.total, err)
+		}
+		it.lead, it.line, it.src, it.ordinal, it.fault, it.look = lead, line, span{}, t.total, nil, 0
+		pl := t.placeOf(ctx, it.index)
+		it.place = &pl.place
+		if pl.fault != nil {
+			it.fault = pl.fault
+		}
+		if it.kind != actionDelete {
+			it.src, err = l.next()
+			switch {
+			case err == errBlockFull:
+				l.back(lead)
+				t.block = t.block[:len(t.block)-1]
+				return true, nil
+			case err == errLongLine:
+				t.total++
+				return true, t.longLine(ctx, up)
+			case err == io.EOF, err == io.ErrUnexpectedEOF:
+				return false, &Fault{Status: 400, Type: "illegal_argument_exception", Reason: "The bulk request must be terminated by a newline [\\n]"}
+			case err != nil:
+				return false, err
+			}
+		}
+		t.total++
+		l.whole = true
+		lead = l.start
+	}
+}
+
+// longLine deals with the last item of the block, whose source line is over the limit: the block before
+// it is sent, and the line is skipped, or passed when no rule applies to it.
+func (t *bulk) longLine(ctx context.Context, up io.Writer) error {
+	it := t.block[len(t.block)-1]
+	action := append([]byte(nil), t.lines.buf[it.line.start:it.line.end+1]...)
+	t.block = t.block[:len(t.block)-1]
+	if err := t.sendBlock(ctx, up); err != nil {
+		return err
+	}
+	t.block = t.block[:0]
+	if it.place.t == nil && it.fault == nil {
+		t.wrote = true
+		if _, err := up.Write(action); err != nil {
+			return err
+		}
+		return t.lines.skip(up)
+	}
+	if it.fault == nil {
+		it.fault = tooLargeFault(t.eng.Limits.MaxDocument)
+	}
+	if err := t.reject(&it); err != nil {
+		return err
+	}
+	return t.lines.skip(nil)
+}
+
+// placeOf resolves the index of an action.
+func (t *bulk) placeOf(ctx context.Context, index string) *bulkPlace {
+	if index == "" {
+		index = t.index
+	}
+	if t.last != nil && t.last.name == index {
+		return t.last
+	}
+	pl, ok := t.places[index]
+	if !ok {
+		pl = &bulkPlace{place: place{name: index}}
+		if index != "" { // without a name Elasticsearch refuses the item itself
+			found, err := t.eng.place(ctx, index)
+			if err != nil {
+				pl.fault = asFault(err)
+			} else {
+				pl.place = *found
+			}
+		}
+		if len(t.places) > 10_000 {
+			clear(t.places)
+		}
+		t.places[index] = pl
+	}
+	t.last = pl
+	return pl
+}
+
+// sendBlock reads the block's documents, looks up what they need, seals them and sends them.
+func (t *bulk) sendBlock(ctx context.Context, up io.Writer) error {
+	t.refs, t.lookErr = t.refs[:0], nil
+	clear(t.paths)
+	for i := range t.block {
+		it := &t.block[i]
+		if it.fault == nil && it.place.t != nil {
+			t.readItem(ctx, it)
+		}
+	}
+	if len(t.refs) > 0 {
+		paths := make([]string, 0, len(t.paths))
+		for p := range t.paths {
+			paths = append(paths, p)
+		}
+		t.stored, t.lookErr = t.eng.Cluster.Documents(ctx, t.call.Caller, t.refs, paths)
+		if t.lookErr == nil && len(t.stored) != len(t.refs) {
+			t.lookErr = &Fault{Status: 503, Type: "esproxy_lookup_failed", Reason: "the look-up of stored documents was not answered whole; try again"}
+		}
+	}
+	t.out = t.out[:0]
+	for i := range t.block {
+		it := &t.block[i]
+		if it.fault == nil {
+			size := len(t.out)
+			if err := t.sealItem(ctx, it); err != nil {
+				t.out = t.out[:size]
+				it.fault = asFault(err)
+			}
+		}
+		if it.fault != nil {
+			if err := t.reject(it); err != nil {
+				return err
+			}
+		}
+	}
+	if t.trail.there() && (t.wrote || len(t.out) > 0) {
+		t.out = append(t.out, t.lines.buf[t.trail.start:t.trail.end]...)
+	}
+	if len(t.out) == 0 {
+		return nil
+	}
+	t.wrote = true
+	_, err := up.Write(t.out)
+	return err
+}
+
+// reject remembers a refused item.
+func (t *bulk) reject(it *item) error {
+	if it.fault.Status == 401 {
+		return it.fault // Elasticsearch would not have read one item
+	}
+	if t.filter != nil && !t.filter.perItem() {
+		return &Fault{Status: 400, Type: it.fault.Type, Reason: "action [" + strconv.Itoa(it.ordinal) + "] (counted from 0) is refused, and the parameter [filter_path] leaves no entry for each item in which to say so: " + it.fault.Reason}
+	}
+	if len(t.bad) >= maxBadItems {
+		return &Fault{Status: 400, Type: "esproxy_bad_bulk", Reason: "more than " + strconv.Itoa(maxBadItems) + " items of this bulk are refused; the last: " + it.fault.Reason}
+	}
+	if t.call.Counter != nil {
+		t.call.Counter.Refused(it.fault.Type)
+	}
+	name := it.index
+	if name == "" {
+		name = t.index
+	}
+	t.bad = append(t.bad, badItem{ordinal: it.ordinal, action: it.kind.String(), index: name, id: it.id, hasID: it.hasID, fault: it.fault})
+	return nil
+}
+
+// readItem reads the document of an item for a protected target and notes what must be looked up.
+func (t *bulk) readItem(ctx context.Context, it *item) {
+	pl := t.places[it.place.name]
+	if pl != nil && !pl.ready && it.kind != actionDelete {
+		if err := t.eng.Cluster.Ready(ctx, t.call.Caller, pl.name, pl.t.rules); err != nil {
+			pl.fault = asFault(err)
+			it.fault = pl.fault
+			return
+		}
+		pl.ready = true
+	}
+	src := t.lines.buf[it.src.start:it.src.end]
+	switch it.kind {
+	case actionIndex, actionCreate:
+		if err := t.scan.document(src, it.place.t, &it.doc); err != nil {
+			it.fault = documentFault(err)
+			return
+		}
+		if it.doc.writesBack() && it.hasID {
+			t.lookUp(it)
+		}
+	case actionUpdate:
+		if it.update == nil {
+			it.update = new(updateBody)
+		}
+		if err := t.scan.update(src, it.place.t, it.update); err != nil {
+			it.fault = documentFault(err)
+			return
+		}
+		if it.fault = it.update.check(it.place.t); it.fault != nil {
+			return
+		}
+		t.sources = t.sources || it.source || it.update.asksSource()
+		if !it.update.needsStored(it.place.t) {
+			return
+		}
+		if !it.hasID {
+			it.fault = &Fault{Status: 400, Type: "action_request_validation_exception", Reason: "Validation Failed: 1: id is missing;"}
+			return
+		}
+		t.lookUp(it)
+	}
+}
+
+// lookUp adds an item's document to the block's look-ups.
+func (t *bulk) lookUp(it *item) {
+	routing := it.routing
+	if routing == "" {
+		routing = t.routing
+	}
+	t.refs = append(t.refs, Ref{Index: it.place.index, ID: it.id, Routing: routing})
+	it.look = len(t.refs)
+	if t.paths == nil {
+		t.paths = make(map[string]bool)
+	}
+	for _, p := range it.place.t.paths() {
+		t.paths[p] = true
+	}
+}
+
+// sealItem appends the item as it goes upstream.
+func (t *bulk) sealItem(ctx context.Context, it *item) error {
+	b := t.lines.buf
+	if it.place.t == nil || it.kind == actionDelete {
+		end := it.src.end + 1
+		if it.kind == actionDelete {
+			end = it.line.end + 1
+			t.known.wrote(it.place, &it.action, nil, nil)
+		}
+		t.out = append(t.out, b[it.lead:end]...)
+		return nil
+	}
+	if it.kind == actionUpdate {
+		return t.sealUpdate(it)
+	}
+	var stored *storedValues
+	if it.look > 0 {
+		if t.lookErr != nil {
+			return t.lookErr
+		}
+		was, fault := t.scan.readStored(t.stored[it.look-1], it.place.t)
+		if fault != nil {
+			return fault
+		}
+		stored = was.stored
+	}
+	t.out = append(t.out, b[it.lead:it.line.end+1]...)
+	src := b[it.src.start:it.src.end]
+	var err error
+	if t.out, err = t.seal.seal(t.out, src, 0, len(src), it.place.t, &it.doc, nil, stored); err != nil {
+		return err
+	}
+	t.out = append(t.out, '\n')
+	t.known.wrote(it.place, &it.action, src, &it.doc)
+	return nil
+}
+
+// sealUpdate appends an update in the form that its document asks for.
+func (t *bulk) sealUpdate(it *item) error {
+	u, target := it.update, it.place.t
+	form, was := formUpdate, (*before)(nil)
+	var subj subjects
+	if it.look > 0 {
+		var err error
+		if was, err = t.beforeOf(it); err != nil {
+			return err
+		}
+		var fault *Fault
+		if form, subj, fault = u.decide(target, was); fault != nil {
+			return fault
+		}
+		if it.guarded && was.guarded {
+			if form == formCreate || it.seqNo != was.seq || it.term != was.term {
+				return conflictFault(was)
+			}
+		}
+	}
+	line := t.lines.buf[it.line.start:it.line.end]
+	t.out = it.appendUpdateAction(t.out, line, form, was)
+	t.out = append(t.out, '\n')
+	var stored *storedValues
+	if was != nil {
+		stored = was.stored
+	}
+	var err error
+	if t.out, err = t.seal.appendUpdate(t.out, u, target, form, subj, stored); err != nil {
+		return err
+	}
+	t.out = append(t.out, '\n')
+	t.known.updated(it.place, &it.action, u, form, subj, was)
+	if form == formGuarded || form == formCreate {
+		t.again.remember(t, it, form, line)
+	}
+	return nil
+}
+
+// beforeOf tells what an update finds: what earlier items of this bulk make of the document, else the look-up.
+func (t *bulk) beforeOf(it *item) (*before, error) {
+	have, ok := t.known.get(it.place.index, it.id)
+	if ok && !have.unsure {
+		return &have.was, nil
+	}
+	if !ok && t.known.full {
+		return nil, &Fault{Status: 429, Type: "esproxy_busy", Reason: "this bulk changed too many documents before an update that needs to know their subject; send the update in a bulk of its own"}
+	}
+	if t.lookErr != nil {
+		return nil, t.lookErr
+	}
+	was, fault := t.scan.readStored(t.stored[it.look-1], it.place.t)
+	if fault != nil {
+		return nil, fault
+	}
+	if !ok {
+		return was, nil
+	}
+	if was.found && have.was.found && sameSubjects(was.subj, have.was.subj) {
+		return &have.was, nil
+	}
+	if !was.found && have.was.found {
+		// The earlier item is a conditional write or a create, and nothing is there yet: only its success makes the update possible.
+		return &have.was, nil
+	}
+	return nil, &Fault{Status: 409, Type: "esproxy_ambiguous_update", Reason: "an earlier item of this bulk may or may not replace this document, so its subject is not known; send the update in a later bulk"}
+}
+
+// Reply implements Transform.
+func (t *bulk) Reply(ctx context.Context, head ReplyHead) (func(io.Reader, io.Writer) error, bool, error) {
+	if head.Status != 200 {
+		return nil, false, nil
+	}
+	if !t.finished.Load() {
+		return nil, false, &Fault{Status: 502, Type: "esproxy_upstream_failed", Reason: "Elasticsearch answered a bulk before it had read it; nothing is known of its items"}
+	}
+	s := &splice{bad: t.bad, total: t.total, filter: t.filter, counter: t.call.Counter, budget: t.eng.Budget, limit: t.eng.Limits.MaxHit}
+	if t.total > 0 && len(t.bad) == t.total {
+		return func(_ io.Reader, out io.Writer) error {
+			return s.own(out, time.Since(t.started).Milliseconds())
+		}, false, nil
+	}
+	if t.sources {
+		s.open = t.opening
+	}
+	if t.again.any() {
+		s.wanted = t.again.wanted
+		s.replace = func(ordinal int, item []byte) ([]byte, error) { return t.again.replace(ctx, t, ordinal, item) }
+	}
+	if len(s.bad) == 0 && s.open == nil && s.replace == nil {
+		return nil, false, nil
+	}
+	return func(in io.Reader, out io.Writer) error { return s.rewrite(ctx, in, out) }, false, nil
+}
+
+// Close implements Transform.
+func (t *bulk) Close() {
+	if t.lines != nil {
+		t.lines.close()
+	}
+	t.again.close()
+	t.seal.close()
+}

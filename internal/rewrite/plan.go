@@ -1,0 +1,446 @@
+package rewrite
+
+import (
+	"context"
+	"mime"
+	"strings"
+	"time"
+
+	"github.com/esproxy/esproxy/internal/policy"
+)
+
+// Plan tells what to do with a request, from all that is known before its body is read. It may ask the
+// cluster what names stand for. An error is a *Fault: the request is refused.
+func (e *Engine) Plan(ctx context.Context, call *Call) (*Plan, error) {
+	m, fault := findRoute(call.Method, call.Path)
+	if fault != nil {
+		return nil, fault
+	}
+	p := &Plan{Route: m.template, API: m.api, Target: Target{call.Method, call.Path, call.Query}}
+	if m.verdict == verdictPass {
+		return p, nil
+	}
+	r := &request{Engine: e, ctx: ctx, call: call, matched: m}
+	if r.params, fault = parseQuery(call.Query); fault != nil {
+		return nil, fault
+	}
+	if fault = r.checkParams(); fault != nil {
+		return nil, fault
+	}
+	transform, err := r.transform(p)
+	if err != nil {
+		return nil, err
+	}
+	if transform == nil {
+		return p, nil
+	}
+	if fault = r.checkDialect(transform); fault != nil {
+		transform.Close()
+		return nil, fault
+	}
+	p.Transform = transform
+	return p, nil
+}
+
+// request is one request while its plan is made.
+type request struct {
+	*Engine
+	*matched
+	ctx    context.Context
+	call   *Call
+	params []param
+}
+
+func refuse(status int, kind, reason string) *Fault {
+	return &Fault{Status: status, Type: kind, Reason: reason}
+}
+
+// checkParams refuses parameters that would move a body or a target out of sight. Path parameters and query parameters
+// are one map to Elasticsearch (RestRequest.params).
+func (r *request) checkParams() *Fault {
+	for _, p := range r.params {
+		switch p.name {
+		case "source", "source_content_type":
+			return refuse(400, "esproxy_bad_request", "the parameter ["+p.name+"] carries a body in the URL, where it would be logged; send it as the body")
+		case "type":
+			return refuse(400, "esproxy_bad_request", "the parameter [type] is not supported; types are gone from Elasticsearch")
+		}
+		if v, ok := r.values[p.name]; ok && v != p.value {
+			return refuse(400, "esproxy_bad_request", "the path and the query give different values for ["+p.name+"]; give it once")
+		}
+	}
+	return nil
+}
+
+// value is a parameter of path or query.
+func (r *request) value(name string) string {
+	if v, ok := r.values[name]; ok {
+		return v
+	}
+	v, _ := lookParam(r.params, name)
+	return v
+}
+
+// checkDialect refuses bodies and replies in other forms than JSON where bodies are read.
+func (r *request) checkDialect(t Transform) *Fault {
+	if r.call.HasBody {
+		if fault := jsonOnly(r.call.ContentType); fault != nil {
+			return fault
+		}
+	}
+	for _, a := range r.call.Accept {
+		if compat7(a) {
+			return compat7Fault()
+		}
+	}
+	if r.call.Viewer == nil || !opens(t) {
+		return nil
+	}
+	reason := ""
+	if f, ok := lookParam(r.params, "format"); ok && f != "json" {
+		reason = "the parameter [format]"
+	}
+	for _, a := range r.call.Accept {
+		for _, one := range strings.Split(a, ",") {
+			name, _, _ := strings.Cut(one, ";")
+			switch name = strings.ToLower(strings.TrimSpace(name)); name {
+			case "", "*/*", "application/*", "application/json", "application/vnd.elasticsearch+json", "application/x-ndjson", "application/vnd.elasticsearch+x-ndjson", "text/plain":
+			default:
+				reason = "the header [Accept]"
+			}
+		}
+	}
+	if reason != "" {
+		return refuse(406, "esproxy_not_acceptable", reason+" asks for a form in which values are not opened; ask for JSON, or send the request without "+"X-Esproxy-Authorization")
+	}
+	return nil
+}
+
+// opens reports whether t opens values for a caller.
+func opens(t Transform) bool {
+	switch t := t.(type) {
+	case *query:
+		return t.opening != nil
+	case *singleUpdate:
+		return t.opening != nil
+	case *bulk:
+		return t.opening != nil
+	}
+	return false
+}
+
+func compat7(value string) bool {
+	return strings.Contains(strings.ReplaceAll(strings.ToLower(value), " ", ""), "compatible-with=7")
+}
+
+func compat7Fault() *Fault {
+	return refuse(406, "esproxy_content_type", "compatible-with=7 brings back typed routes, which are read differently by different versions; use compatible-with=8 or 9")
+}
+
+// jsonOnly refuses content types other than JSON in UTF-8. Elasticsearch itself refuses a body without a type.
+func jsonOnly(values []string) *Fault {
+	if len(values) == 0 {
+		return nil
+	}
+	if len(values) > 1 || strings.Contains(values[0], ",") {
+		return refuse(400, "esproxy_content_type", "the request has more than one Content-Type; send one")
+	}
+	if compat7(values[0]) {
+		return compat7Fault()
+	}
+	kind, params, err := mime.ParseMediaType(values[0])
+	if err != nil {
+		return refuse(400, "esproxy_content_type", "the Content-Type cannot be read; send application/json")
+	}
+	switch kind {
+	case "application/json", "application/x-ndjson", "application/*", "application/vnd.elasticsearch+json", "application/vnd.elasticsearch+x-ndjson":
+	default:
+		return refuse(406, "esproxy_content_type", "where values are protected, bodies are read as JSON only; send application/json or application/x-ndjson")
+	}
+	if c, ok := params["charset"]; ok && !strings.EqualFold(c, "utf-8") && !strings.EqualFold(c, "utf8") {
+		return refuse(415, "esproxy_content_type", "bodies are read as UTF-8 only; send charset=utf-8")
+	}
+	return nil
+}
+
+// transform gives what carries the request; nil when both bodies pass untouched.
+func (r *request) transform(p *Plan) (Transform, error) {
+	switch r.verdict {
+	case verdictBulk:
+		return r.bulk()
+	case verdictDoc, verdictCreate:
+		return r.document()
+	case verdictUpdate:
+		return r.update(p)
+	case verdictSearch, verdictQuery, verdictTermsEnum, verdictAsync, verdictUpdateByQuery:
+		return r.search()
+	case verdictExplain:
+		return r.explain()
+	case verdictMsearch:
+		return r.msearch()
+	case verdictScroll, verdictAsyncGet, verdictMget, verdictGet, verdictSource:
+		return r.read()
+	case verdictReindex:
+		return r.controlled(func(body []byte) ([]byte, error) { return body, r.reindex(body) })
+	case verdictCopy:
+		return nil, r.copyIndex()
+	case verdictUnprotected, verdictRefuse:
+		return nil, r.unread()
+	}
+	return r.administration()
+}
+
+// writeIndex checks a name that a single write goes to.
+func (r *request) writeIndex() (*place, error) {
+	index := r.value("index")
+	if index == "" || strings.ContainsAny(index, ",*") {
+		return nil, refuse(400, "esproxy_bad_request", "a write needs the name of one index, alias or data stream in the path")
+	}
+	return r.place(r.ctx, index)
+}
+
+func (r *request) bulk() (Transform, error) {
+	t := &bulk{eng: r.Engine, call: r.call, index: r.value("index"), routing: r.value("routing"), started: time.Now()}
+	t.query = keepParams(r.call.Query, func(name string) bool {
+		switch name {
+		case "index", "filter_path", "pretty", "human", "format":
+			return true
+		}
+		return false
+	})
+	if raw, ok := lookParam(r.params, "filter_path"); ok {
+		var err error
+		if t.filter, err = newFilterPath(raw); err != nil {
+			return nil, refuse(400, "esproxy_bad_request", "the parameter [filter_path] cannot be read")
+		}
+	}
+	for _, name := range []string{"_source", "_source_includes", "_source_excludes"} {
+		if v, ok := lookParam(r.params, name); ok && v != "false" {
+			t.sources = true
+		}
+	}
+	if r.call.Viewer != nil {
+		t.opening = r.opening(replyUpdate, "")
+	}
+	if r.call.HasBody { // the dialect must be right before anything can be framed
+		if fault := jsonOnly(r.call.ContentType); fault != nil {
+			return nil, fault
+		}
+	}
+	return t, nil
+}
+
+func (r *request) document() (Transform, error) {
+	pl, err := r.writeIndex()
+	if err != nil || pl.t == nil {
+		return nil, err
+	}
+	return &document{whole: whole{eng: r.Engine, call: r.call}, place: pl, id: r.value("id"), routing: r.value("routing")}, nil
+}
+
+func (r *request) update(p *Plan) (Transform, error) {
+	pl, err := r.writeIndex()
+	if err != nil || pl.t == nil {
+		return nil, err
+	}
+	t := &singleUpdate{
+		whole: whole{eng: r.Engine, call: r.call}, place: pl, id: r.value("id"), routing: r.value("routing"),
+		seqNo: r.value("if_seq_no"), term: r.value("if_primary_term"), target: p.Target,
+	}
+	if n := r.value("retry_on_conflict"); n != "" {
+		s := newDocScanner(nil)
+		times, err := s.integer([]byte(`"` + strings.Trim(n, `"\`) + `"`))
+		if err != nil {
+			return nil, refuse(400, "esproxy_bad_request", "the parameter [retry_on_conflict] is no whole number")
+		}
+		t.retries = int(min(max(times, 0), maxRetries))
+	}
+	if r.call.Viewer != nil {
+		t.opening = r.opening(replyUpdate, pl.name)
+		t.opening.id, t.opening.routing = t.id, t.routing
+	}
+	return t, nil
+}
+
+// opening makes what opens a reply of the given kind. index is the request's one index, for replies that name none.
+func (r *request) opening(kind replyKind, index string) *opening {
+	_, typed := lookParam(r.params, "typed_keys")
+	return &opening{
+		eng: r.Engine, viewer: r.call.Viewer, caller: r.call.Caller, counter: r.call.Counter,
+		kind: kind, index: index, id: r.value("id"), routing: r.value("routing"), typedKeys: typed,
+	}
+}
+
+// filtersSource reports whether the URL cuts _source or the reply.
+func (r *request) filtersSource() bool {
+	for _, name := range []string{"_source", "_source_includes", "_source_excludes", "_source_include", "_source_exclude", "_source_exclude_vectors", "filter_path", "stored_fields"} {
+		if _, ok := lookParam(r.params, name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// search carries every request whose body is a query.
+func (r *request) search() (Transform, error) {
+	in, err := r.reach(r.ctx, r.value("index"))
+	if err != nil {
+		return nil, err
+	}
+	q := &query{whole: whole{eng: r.Engine, call: r.call}}
+	switch r.verdict {
+	case verdictSearch:
+		if r.call.Viewer != nil {
+			q.opening = r.opening(replySearch, "")
+		}
+	case verdictAsync:
+		if r.call.Viewer != nil {
+			q.opening = r.opening(replyAsync, "")
+		}
+	}
+	if q.opening != nil {
+		q.opening.fallback = r.onlyTarget()
+	}
+	if r.verdict == verdictSearch && r.value("index") == "" {
+		// A search that names no index may continue a point in time: any rule may apply.
+		in.rules = r.Policy.Rules
+	}
+	if len(in.rules) == 0 {
+		if q.opening == nil {
+			return nil, nil
+		}
+		return q, nil
+	}
+	if err := guardURL(in.rules, r.urlParams()); err != nil {
+		return nil, err
+	}
+	q.check = func(body []byte) error {
+		switch r.verdict {
+		case verdictTermsEnum:
+			return r.termsEnum(in.rules, body)
+		case verdictUpdateByQuery:
+			if err := updateByQuery(in.rules, body); err != nil {
+				return err
+			}
+		}
+		return r.guardInto(q, in.rules, body)
+	}
+	return q, nil
+}
+
+// guardInto checks a search body and tells the opening what the body asks for.
+func (r *request) guardInto(q *query, rules []*policy.Rule, body []byte) error {
+	var info queryInfo
+	if len(body) > 0 {
+		var err error
+		if info, err = r.guardQuery(rules, body); err != nil {
+			return err
+		}
+	}
+	if q.opening != nil {
+		q.opening.topHits = info.topHits
+		q.opening.sourceWhole = !info.sourceFiltered && !r.filtersSource()
+	}
+	return nil
+}
+
+// onlyTarget gives the rules of the request's one index: nil when the request may reach others.
+func (r *request) onlyTarget() *target {
+	index := r.value("index")
+	if index == "" || strings.ContainsAny(index, ",*<") || index == "_all" {
+		return nil
+	}
+	return r.hitTarget(r.ctx, index)
+}
+
+func (r *request) urlParams() [][2]string {
+	out := make([][2]string, 0, len(r.params))
+	for _, p := range r.params {
+		out = append(out, [2]string{p.name, p.value})
+	}
+	return out
+}
+
+func (r *request) explain() (Transform, error) {
+	in, err := r.reach(r.ctx, r.value("index"))
+	if err != nil {
+		return nil, err
+	}
+	q := &query{whole: whole{eng: r.Engine, call: r.call}}
+	if r.call.Viewer != nil {
+		q.opening = r.opening(replyExplain, r.value("index"))
+	}
+	if len(in.rules) > 0 {
+		if err := guardURL(in.rules, r.urlParams()); err != nil {
+			return nil, err
+		}
+		q.check = func(body []byte) error { return r.guardInto(q, in.rules, body) }
+	} else if q.opening == nil {
+		return nil, nil
+	}
+	return q, nil
+}
+
+// read carries requests that bring no query and return documents.
+func (r *request) read() (Transform, error) {
+	if r.call.Viewer == nil || r.call.Method == "HEAD" {
+		return nil, nil
+	}
+	q := &query{whole: whole{eng: r.Engine, call: r.call}}
+	switch r.verdict {
+	case verdictScroll:
+		q.opening = r.opening(replySearch, "")
+	case verdictAsyncGet:
+		q.opening = r.opening(replyAsync, "")
+	case verdictMget:
+		q.opening = r.opening(replyMget, "")
+		q.opening.fallback = r.onlyTarget()
+	case verdictGet:
+		q.opening = r.opening(replyGet, r.value("index"))
+		q.opening.sourceWhole = !r.filtersSource()
+	case verdictSource:
+		q.opening = r.opening(replySource, r.value("index"))
+		q.opening.sourceWhole = !r.filtersSource()
+	}
+	return q, nil
+}
+
+// unread passes a request whose body is not read when no rule applies to any of its targets.
+func (r *request) unread() error {
+	index, ok := r.values["index"]
+	if ok {
+		in, err := r.reach(r.ctx, index)
+		if err != nil {
+			return err
+		}
+		if len(in.rules) == 0 && (r.verdict == verdictUnprotected || in.system) {
+			return nil
+		}
+	} else if len(r.Policy.Rules) == 0 {
+		return nil
+	}
+	return refuse(403, "esproxy_refused_endpoint", "the endpoint ["+r.method+" "+r.template+"] is refused where values are protected: "+r.reason)
+}
+
+// copyIndex lets an index be copied only under the rules of the source: what is plain there stays plain in the copy.
+func (r *request) copyIndex() error {
+	to, err := r.place(r.ctx, r.value("target"))
+	if err != nil || to.t == nil {
+		return err
+	}
+	from, err := r.place(r.ctx, r.value("index"))
+	if err != nil {
+		return err
+	}
+	return sameRules(from, to, "the index ["+from.name+"]")
+}
+
+// sameRules refuses a copy into a protected place from one that lacks one of its rules.
+func sameRules(from, to *place, what string) error {
+	for _, rule := range to.t.rules {
+		if from.t == nil || from.t.rule(rule) < 0 {
+			return refuse(400, "esproxy_unsealed_source", what+" is not under rule ["+rule.Name+"], so its values are not sealed for the target; read its documents and write them through the proxy")
+		}
+	}
+	return nil
+}

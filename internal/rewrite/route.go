@@ -1,0 +1,175 @@
+package rewrite
+
+import (
+	_ "embed"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+//go:embed routes.tsv
+var routesTSV string
+
+// route is one row of the table.
+type route struct {
+	method, template, api string
+	verdict               verdict
+	reason                string
+	params                []string // name of each path segment that is a parameter, "" for fixed words
+}
+
+// verdict names what is done with a request.
+type verdict string
+
+// The verdicts of the table. What each does stands in plan.go.
+const (
+	verdictPass              verdict = "pass"        // both bodies pass unread
+	verdictRefuse            verdict = "refuse"      // refused, unless every target is a system index that no rule names
+	verdictUnprotected       verdict = "unprotected" // passes where no rule applies to any target
+	verdictBulk              verdict = "bulk"
+	verdictDoc               verdict = "doc"
+	verdictCreate            verdict = "create"
+	verdictUpdate            verdict = "update"
+	verdictSearch            verdict = "search"
+	verdictAsync             verdict = "async"
+	verdictAsyncGet          verdict = "async_get"
+	verdictScroll            verdict = "scroll"
+	verdictMsearch           verdict = "msearch"
+	verdictMget              verdict = "mget"
+	verdictGet               verdict = "get"
+	verdictSource            verdict = "source"
+	verdictExplain           verdict = "explain"
+	verdictQuery             verdict = "query"
+	verdictTermsEnum         verdict = "terms_enum"
+	verdictUpdateByQuery     verdict = "update_by_query"
+	verdictReindex           verdict = "reindex"
+	verdictCopy              verdict = "copy"
+	verdictCreateIndex       verdict = "create_index"
+	verdictRollover          verdict = "rollover"
+	verdictMapping           verdict = "mapping"
+	verdictIndexTemplate     verdict = "index_template"
+	verdictComponentTemplate verdict = "component_template"
+	verdictLegacyTemplate    verdict = "legacy_template"
+	verdictSimulateTemplate  verdict = "simulate_template"
+	verdictPipeline          verdict = "pipeline"
+	verdictSettings          verdict = "settings"
+	verdictAliases           verdict = "aliases"
+)
+
+// routeNode is one step of the route trie. Fixed words are compared raw and beat parameters, as in
+// Elasticsearch's PathTrie; net/http's ServeMux would clean and decode the path.
+type routeNode struct {
+	fixed    map[string]*routeNode
+	wildcard *routeNode
+	methods  map[string]*route
+}
+
+// routes is the table, parsed once.
+var routes = mustParseRoutes(routesTSV)
+
+func mustParseRoutes(tsv string) *routeNode {
+	root := &routeNode{}
+	for i, line := range strings.Split(strings.TrimSuffix(tsv, "\n"), "\n") {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		f := strings.Split(line, "\t")
+		if len(f) != 5 {
+			panic(fmt.Sprintf("routes.tsv:%d: %d columns, not 5", i+1, len(f)))
+		}
+		r := &route{method: f[0], template: f[1], api: f[2], verdict: verdict(f[3]), reason: f[4]}
+		n := root
+		for _, seg := range splitPath(r.template) {
+			if strings.HasPrefix(seg, "{") {
+				r.params = append(r.params, strings.Trim(seg, "{}"))
+				if n.wildcard == nil {
+					n.wildcard = &routeNode{}
+				}
+				n = n.wildcard
+				continue
+			}
+			r.params = append(r.params, "")
+			next := n.fixed[seg]
+			if next == nil {
+				next = &routeNode{}
+				if n.fixed == nil {
+					n.fixed = make(map[string]*routeNode)
+				}
+				n.fixed[seg] = next
+			}
+			n = next
+		}
+		if n.methods == nil {
+			n.methods = make(map[string]*route)
+		}
+		if n.methods[r.method] == nil { // templates that differ in parameter names alone: the first counts
+			n.methods[r.method] = r
+		}
+	}
+	return root
+}
+
+// splitPath splits a raw path at slashes; empty segments at the end vanish.
+func splitPath(path string) []string {
+	path = strings.TrimRight(strings.TrimPrefix(path, "/"), "/")
+	if path == "" {
+		return nil
+	}
+	return strings.Split(path, "/")
+}
+
+// find returns the row for method and segments. known tells that some row has this path with another method.
+func (n *routeNode) find(method string, segs []string) (r *route, known bool) {
+	if len(segs) == 0 {
+		return n.methods[method], len(n.methods) > 0
+	}
+	if next := n.fixed[segs[0]]; next != nil {
+		if r, known = next.find(method, segs[1:]); r != nil {
+			return r, true
+		}
+	}
+	if n.wildcard != nil {
+		r, also := n.wildcard.find(method, segs[1:])
+		return r, known || also
+	}
+	return nil, known
+}
+
+// matched is a request's route with its path parameters, decoded.
+type matched struct {
+	*route
+	values map[string]string
+}
+
+// findRoute finds the row for a request line. Parameters are decoded after matching.
+func findRoute(method, path string) (*matched, *Fault) {
+	segs := splitPath(path)
+	for _, s := range segs {
+		if s == "" {
+			return nil, &Fault{Status: 400, Type: "esproxy_bad_request", Reason: "the path has an empty segment; Elasticsearch has no such route"}
+		}
+	}
+	r, known := routes.find(method, segs)
+	if r == nil {
+		if method == "OPTIONS" && known {
+			return &matched{route: &route{method: method, template: "(options)", api: "options", verdict: verdictPass}}, nil
+		}
+		reason := "this path is not in the proxy's table of Elasticsearch endpoints, so it is not known whether it carries protected values; send the request to Elasticsearch directly if it does not"
+		if known {
+			reason = "this path is known to the proxy, but not with method [" + method + "]; use a method that Elasticsearch documents for it"
+		}
+		return nil, &Fault{Status: 403, Type: "esproxy_unknown_endpoint", Reason: reason}
+	}
+	m := &matched{route: r, values: make(map[string]string)}
+	for i, name := range r.params {
+		if name == "" {
+			continue
+		}
+		v, err := url.PathUnescape(segs[i])
+		if err != nil {
+			return nil, &Fault{Status: 400, Type: "esproxy_bad_request", Reason: "the path does not decode: a percent sign must be followed by two hexadecimal digits"}
+		}
+		m.values[name] = v
+	}
+	return m, nil
+}

@@ -1,0 +1,101 @@
+package rewrite
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	"github.com/esproxy/esproxy/internal/policy"
+)
+
+// compiled keeps the compiled form of each set of rules that targets were found under. There are
+// few: a set is what the operator's patterns bring together.
+type compiled struct{ sets sync.Map }
+
+func (c *compiled) get(rules []*policy.Rule) *target {
+	if len(rules) == 0 {
+		return nil
+	}
+	key := rules[0].Name
+	if len(rules) > 1 {
+		var b strings.Builder
+		for _, r := range rules {
+			b.WriteString(r.Name)
+			b.WriteByte(' ')
+		}
+		key = b.String()
+	}
+	if t, ok := c.sets.Load(key); ok {
+		return t.(*target)
+	}
+	t, _ := c.sets.LoadOrStore(key, newTarget(rules))
+	return t.(*target)
+}
+
+// place is where a write goes: a name and what it stands for.
+type place struct {
+	name  string  // as the request names it
+	index string  // the concrete index where it is known, else the name
+	t     *target // nil: no rule applies
+}
+
+// place resolves one name that a write goes to.
+func (e *Engine) place(ctx context.Context, name string) (*place, error) {
+	r, err := e.Cluster.Resolve(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	rules, conflict := e.Policy.Match(r.Names)
+	if conflict != nil {
+		return nil, conflictFaultOf(conflict)
+	}
+	p := &place{name: name, index: r.Write, t: e.compiled.get(rules)}
+	if p.index == "" {
+		p.index = name
+	}
+	return p, nil
+}
+
+func conflictFaultOf(c *policy.Conflict) *Fault {
+	return &Fault{Status: 400, Type: "esproxy_rule_conflict", Reason: c.Error() + "; change the patterns in the policy, or the alias that brings them together"}
+}
+
+// hitTarget gives the rules of the index that a hit names; nil when none applies or the index is not known.
+func (e *Engine) hitTarget(ctx context.Context, index string) *target {
+	r, err := e.Cluster.Resolve(ctx, index)
+	if err != nil {
+		return nil
+	}
+	rules, conflict := e.Policy.Match(r.Names)
+	if conflict != nil {
+		return nil
+	}
+	return e.compiled.get(rules)
+}
+
+// reached is what an index expression reaches.
+type reached struct {
+	rules    []*policy.Rule // of all names together, also where they cannot be united
+	conflict *policy.Conflict
+	system   bool // every name is a system index
+}
+
+// reach tells which rules apply to anything that an expression reaches.
+func (e *Engine) reach(ctx context.Context, expression string) (reached, error) {
+	r, err := e.Cluster.Expand(ctx, expression)
+	if err != nil {
+		return reached{}, err
+	}
+	var out reached
+	out.system = r.System
+	_, out.conflict = e.Policy.Match(r.Names)
+	for _, rule := range e.Policy.Rules {
+		for _, name := range r.Names {
+			if rule.Matches(name) {
+				out.rules = append(out.rules, rule)
+				break
+			}
+		}
+	}
+	return out, nil
+}
