@@ -53,11 +53,10 @@ func (r *Rule) Matches(name string) bool {
 		}
 	}
 	if rest, ok := backing(name); ok {
-		for _, candidate := range streamNames(rest) {
-			for _, pattern := range r.Indices {
-				if claims(pattern, candidate) {
-					return true
-				}
+		undated := withoutDate(rest)
+		for _, pattern := range r.Indices {
+			if claims(pattern, rest) || claims(pattern, undated) {
+				return true
 			}
 		}
 	}
@@ -95,27 +94,30 @@ func (p *Policy) CouldMatch(expression string) bool {
 	if e == "" || e == "_all" || strings.HasPrefix(e, "<") || strings.HasPrefix(e, "%3C") || strings.HasPrefix(e, "%3c") {
 		return true
 	}
-	if !strings.Contains(e, "*") {
-		for _, r := range p.Rules {
-			if r.Matches(e) {
-				return true
-			}
-		}
-		return false
-	}
+	literal := !strings.Contains(e, "*")
 	for _, r := range p.Rules {
+		if literal && r.Matches(e) {
+			return true
+		}
 		for _, pattern := range r.Indices {
-			// A wildcard of the expression may reach hidden names (expand_wildcards), one of a pattern does not.
-			hidden := strings.HasPrefix(e, ".") && !strings.HasPrefix(pattern, ".")
-			if !hidden && intersect(e, pattern) {
+			if !literal && meets(e, pattern) {
 				return true
 			}
-			if intersect(e, ".ds-"+pattern+"-*") || intersect(e, ".fs-"+pattern+"-*") {
+			// The expression may name a data stream of which the pattern claims backing indices.
+			if strings.HasPrefix(pattern, ".") && (intersect(pattern, ".ds-"+e+"-*") || intersect(pattern, ".fs-"+e+"-*")) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// meets reports whether an expression with wildcards and a pattern could mean one name. A wildcard of the
+// expression may reach hidden names (expand_wildcards), one of a pattern does not.
+func meets(expression, pattern string) bool {
+	hidden := strings.HasPrefix(expression, ".") && !strings.HasPrefix(pattern, ".")
+	return !hidden && intersect(expression, pattern) ||
+		intersect(expression, ".ds-"+pattern+"-*") || intersect(expression, ".fs-"+pattern+"-*")
 }
 
 // claims reports whether a pattern claims exactly this name. System names need a pattern that begins with a dot.
@@ -151,17 +153,17 @@ func backing(name string) (string, bool) {
 	return rest[:i], true
 }
 
-// streamNames gives the names of data streams that "NAME-yyyy.MM.dd" may stand for. Both readings
-// count, because a stream's own name may end like a date and old servers wrote no date.
-func streamNames(rest string) []string {
+// withoutDate removes "-yyyy.MM.dd" from the end of what backing gives. Callers try both readings,
+// because a stream's own name may end like a date and old servers wrote no date.
+func withoutDate(rest string) string {
 	const date = "-yyyy.MM.dd"
 	if n := len(rest) - len(date); n > 0 {
 		d := rest[n:]
 		if d[0] == '-' && d[5] == '.' && d[8] == '.' && isDigits(d[1:5]) && isDigits(d[6:8]) && isDigits(d[9:]) {
-			return []string{rest, rest[:n]}
+			return rest[:n]
 		}
 	}
-	return []string{rest}
+	return rest
 }
 
 func isDigits(s string) bool {

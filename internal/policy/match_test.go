@@ -204,6 +204,9 @@ func TestCouldMatch(t *testing.T) {
 		{"user-*", "remote:*", true},
 		{"logs", "lo*::failures", true},
 		{"logs", "lo?s", false},
+		{".ds-logs*", "logs", true}, // a data stream, by its backing indices
+		{".ds-logs*", "log*", true},
+		{".ds-logs*", "metrics", false},
 	} {
 		if got := withPatterns(t, c.pattern).CouldMatch(c.expression); got != c.want {
 			t.Errorf("pattern %q could meet %q: got %v, want %v", c.pattern, c.expression, got, c.want)
