@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,14 +73,14 @@ func TestFaultsOfTheSource(t *testing.T) {
 func TestASourceThatNeverAnswersTimesOut(t *testing.T) {
 	e := newEnv(t)
 	e.opt.SourceTimeout, e.opt.Retry.MaxTries = 50*time.Millisecond, 3
-	requests := 0
+	var requests atomic.Int64
 	e.opt.Source = newHandlerServer(t, func(_ http.ResponseWriter, r *http.Request) {
-		requests++
+		requests.Add(1)
 		<-r.Context().Done()
 	})
 	_, err := e.run()
-	if err == nil || !strings.Contains(err.Error(), "gave up after 3 tries: the source did not answer in time") || requests != 3 {
-		t.Errorf("error %v after %d requests", err, requests)
+	if err == nil || !strings.Contains(err.Error(), "gave up after 3 tries: the source did not answer in time") || requests.Load() != 3 {
+		t.Errorf("error %v after %d requests", err, requests.Load())
 	}
 }
 

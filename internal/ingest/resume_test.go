@@ -113,10 +113,10 @@ func TestACheckpointThatNoLongerFitsIsNotUsed(t *testing.T) {
 	for name, change := range map[string]func(e *env){
 		"the file has other records": func(e *env) { write(e.opt.Source, `{"id":"9"}`+"\n"+`{"id":"2"}`+"\n"+`{"id":"3"}`) },
 		"the mapping is another":     func(e *env) { e.opt.Mapping = other },
-		"the index is another": func(e *env) {
-			e.opt.ProxyURL, e.opt.Index = e.opt.ProxyURL+"/", "user"
-			write(e.opt.Checkpoint, strings.ReplaceAll(read(t, e.opt.Checkpoint), `"entries": {`, `"entries": {"other": {"index":"x","position":{"records":7}},`))
-			e.opt.Mapping = other
+		"the entry is another source's": func(e *env) {
+			copied := filepath.Join(filepath.Dir(e.opt.Source), "copy.ndjson")
+			write(copied, read(t, e.opt.Source))
+			e.opt.Source = copied
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
