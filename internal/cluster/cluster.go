@@ -18,6 +18,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,8 +160,18 @@ func (c *Cluster) Changed() {
 func (c *Cluster) ask(ctx context.Context, who rewrite.Caller, method, path string, body []byte, max int64) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return who.Do(ctx, method, path, body, max)
+	status, reply, err := who.Do(ctx, method, path, body, max)
+	if err != nil {
+		return 0, nil, &lostError{err}
+	}
+	return status, reply, nil
 }
+
+// lostError says that no whole reply came: the connection broke, time ran out, or the reply was over the limit.
+type lostError struct{ err error }
+
+func (l *lostError) Error() string { return "no reply from elasticsearch: " + l.err.Error() }
+func (l *lostError) Unwrap() error { return l.err }
 
 // unknown is the refusal when what the cluster holds can't be learned.
 func (c *Cluster) unknown(cause error) *rewrite.Fault {
@@ -188,14 +199,20 @@ func (c *Cluster) denied(status int) *rewrite.Fault {
 // statusError is the status of a reply that was not the expected one, for the log.
 type statusError int
 
-func (s statusError) Error() string { return "elasticsearch answered " + http.StatusText(int(s)) }
+func (s statusError) Error() string {
+	return "elasticsearch answered " + strconv.Itoa(int(s)) + " " + http.StatusText(int(s))
+}
 
 func isDenied(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
 // isMissingAPI tells the answers of a build without the asked endpoint: 400 "no handler found",
-// 404, or 405; all three were seen on real servers.
+// 404, or 405, all seen on real servers; 501 from partial ones.
 func isMissingAPI(status int) bool {
-	return status == http.StatusBadRequest || status == http.StatusNotFound || status == http.StatusMethodNotAllowed
+	switch status {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	}
+	return false
 }

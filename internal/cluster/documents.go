@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"github.com/esproxy/esproxy/internal/rewrite"
@@ -21,37 +22,59 @@ const (
 // paths only, or is nil without paths. Faults: 401 when the caller's credentials are wrong, 403 when neither the
 // caller nor the proxy may read, 400 for a name that takes no writes, 503 otherwise; all FaultLookup but for names.
 func (c *Cluster) Documents(ctx context.Context, caller rewrite.Caller, refs []rewrite.Ref, paths []string) ([]rewrite.Stored, error) {
-	out := make([]rewrite.Stored, len(refs))
-	todo := make([]int, 0, len(refs)) // ordinals in refs and out
-	concrete := make([]string, len(refs))
+	l := lookup{c: c, refs: refs, concrete: make([]string, len(refs)), out: make([]rewrite.Stored, len(refs))}
+	l.source = paths
+	if len(paths) == 0 {
+		l.source = false
+	}
+	todo := make([]int, len(refs))
+	for i := range todo {
+		todo[i] = i
+	}
+	if err := l.run(ctx, caller, todo); err != nil {
+		return nil, err
+	}
+	if len(l.gone) == 0 {
+		return l.out, nil
+	}
+	// An index of the view is gone: perhaps an alias was moved meanwhile.
+	if _, err := c.fresh(ctx); err != nil {
+		return nil, err
+	}
+	todo, l.gone = l.gone, nil
+	if err := l.run(ctx, caller, todo); err != nil {
+		return nil, err
+	}
+	return l.out, nil
+}
+
+// run finds the concrete indices of the ordinals and reads the documents.
+func (l *lookup) run(ctx context.Context, caller rewrite.Caller, todo []int) error {
 	known := map[string]string{}
-	for i, ref := range refs {
-		index, ok := known[ref.Index]
+	var there []int
+	for _, i := range todo {
+		name := l.refs[i].Index
+		index, ok := known[name]
 		if !ok {
 			var err error
-			if index, err = c.writeIndex(ctx, ref.Index); err != nil {
-				return nil, err
+			if index, err = l.c.writeIndex(ctx, name); err != nil {
+				return err
 			}
-			known[ref.Index] = index
+			known[name] = index
 		}
 		if index != "" {
-			concrete[i] = index
-			todo = append(todo, i)
+			l.concrete[i] = index
+			there = append(there, i)
 		}
 	}
-	var source any = paths
-	if len(paths) == 0 {
-		source = false
-	}
-	for len(todo) > 0 {
-		n := min(len(todo), maxRefs)
-		l := lookup{c: c, refs: refs, concrete: concrete, source: source, out: out}
-		if err := l.read(ctx, caller, todo[:n]); err != nil {
-			return nil, err
+	for len(there) > 0 {
+		n := min(len(there), maxRefs)
+		if err := l.read(ctx, caller, there[:n]); err != nil {
+			return err
 		}
-		todo = todo[n:]
+		there = there[n:]
 	}
-	return out, nil
+	return nil
 }
 
 // writeIndex is the concrete index a write to name goes to, "" when it does not exist yet.
@@ -78,9 +101,10 @@ func (c *Cluster) writeIndex(ctx context.Context, name string) (string, error) {
 type lookup struct {
 	c        *Cluster
 	refs     []rewrite.Ref
-	concrete []string
+	concrete []string // indices by ordinal
 	source   any
 	out      []rewrite.Stored
+	gone     []int // ordinals whose index does not exist although the view has it
 }
 
 // read asks for the documents of the ordinals with the caller's credentials, and with the proxy's own for those that
@@ -101,7 +125,7 @@ func (l *lookup) read(ctx context.Context, caller rewrite.Caller, todo []int) er
 	}
 	if len(denied) > 0 {
 		return &rewrite.Fault{Status: http.StatusForbidden, Type: FaultLookup,
-			Reason: "the stored document is needed to seal this update, and neither these credentials nor the proxy's own may read it; " +
+			Reason: "a stored document is needed to serve this request, and neither these credentials nor the proxy's own may read it; " +
 				"grant the privilege read on the index, or set ELASTICSEARCH_USERNAME to a user that has it"}
 	}
 	return nil
@@ -111,7 +135,7 @@ func (l *lookup) read(ctx context.Context, caller rewrite.Caller, todo []int) er
 // goes on in smaller steps, so that a block of large documents can be read in bounded memory.
 func (l *lookup) ask(ctx context.Context, who rewrite.Caller, todo []int) (denied []int, err error) {
 	denied, err = l.mget(ctx, who, todo)
-	if lost(err) && len(todo) > 1 && ctx.Err() == nil {
+	if lost := (*lostError)(nil); errors.As(err, &lost) && len(todo) > 1 && ctx.Err() == nil {
 		step := fewRefs
 		if len(todo) <= fewRefs {
 			step = 1
@@ -126,17 +150,6 @@ func (l *lookup) ask(ctx context.Context, who rewrite.Caller, todo []int) (denie
 		return denied, nil
 	}
 	return denied, err
-}
-
-// lost reports whether no reply came, which a reply over the limit also looks like.
-func lost(err error) bool {
-	f, ok := err.(*rewrite.Fault)
-	return ok && f.Cause != nil && f.Status == http.StatusServiceUnavailable && f.Cause != errGarbage && !isStatus(f.Cause)
-}
-
-func isStatus(err error) bool {
-	_, ok := err.(statusError)
-	return ok
 }
 
 func (l *lookup) mget(ctx context.Context, who rewrite.Caller, todo []int) (denied []int, err error) {
@@ -164,7 +177,7 @@ func (l *lookup) mget(ctx context.Context, who rewrite.Caller, todo []int) (deni
 		return todo, nil
 	case status == http.StatusUnauthorized:
 		return nil, &rewrite.Fault{Status: status, Type: FaultLookup,
-			Reason: "the stored document is needed to seal this update, and Elasticsearch does not accept the credentials of the request"}
+			Reason: "a stored document is needed to serve this request, and Elasticsearch does not accept the credentials of the request"}
 	case status != http.StatusOK:
 		return nil, lookupFailed(statusError(status))
 	case !gjson.ValidBytes(reply):
@@ -182,10 +195,11 @@ func (l *lookup) mget(ctx context.Context, who rewrite.Caller, todo []int) (deni
 		if e := d.Get("error"); e.Exists() {
 			switch e.Get("type").Str {
 			case "index_not_found_exception":
+				l.gone = append(l.gone, i)
 			case "security_exception":
 				denied = append(denied, i)
 			default:
-				return nil, lookupFailed(errGarbage)
+				return nil, lookupFailed(errors.New("elasticsearch answered " + e.Get("type").Str))
 			}
 			continue
 		}
@@ -210,5 +224,5 @@ func (l *lookup) mget(ctx context.Context, who rewrite.Caller, todo []int) (deni
 
 func lookupFailed(cause error) *rewrite.Fault {
 	return &rewrite.Fault{Status: http.StatusServiceUnavailable, Type: FaultLookup, Cause: cause,
-		Reason: "the stored document is needed to seal this update and could not be read from Elasticsearch; try again"}
+		Reason: "a stored document is needed to serve this request and could not be read from Elasticsearch; try again"}
 }

@@ -20,6 +20,7 @@ const maxIgnoreAbove = 2147483647
 type mappingPlan struct {
 	put      []byte // body for PUT _mapping, nil when nothing is missing
 	warnings []mappingWarning
+	nested   string // the first field with a nested parent
 }
 
 type mappingWarning struct {
@@ -135,6 +136,9 @@ func (p *mappingPlan) field(root *putNode, existing gjson.Result, f *policy.Fiel
 		}
 		switch t := child.Get("type").Str; t {
 		case "", "object", "nested", "passthrough":
+			if t == "nested" && p.nested == "" {
+				p.nested = f.Path
+			}
 			way = append(way, step{rest[0], child})
 		case "flattened":
 			if !isFalse(child.Get("index")) || !isFalse(child.Get("doc_values")) {

@@ -25,7 +25,7 @@ type readiness struct {
 
 // made is one target made ready: name, concrete index and rules.
 type made struct {
-	index string
+	index string // with its UUID, see view.id
 	rules []*policy.Rule
 	err   error     // why writes are refused
 	until time.Time // the end of that; zero: for good
@@ -101,7 +101,7 @@ func (c *Cluster) Ready(ctx context.Context, caller rewrite.Caller, name string,
 		if r.Write == "" {
 			return nil // Elasticsearch refuses a write to it
 		}
-		if m, ok := c.ready.get(t.name, r.Write, rules, c.now()); ok {
+		if m, ok := c.ready.get(t.name, v.id(r.Write), rules, c.now()); ok {
 			return m.err
 		}
 	}
@@ -139,7 +139,7 @@ func (c *Cluster) makeReady(ctx context.Context, caller rewrite.Caller, name str
 	if r.Write == "" {
 		return nil
 	}
-	if m, ok := c.ready.get(name, r.Write, rules, c.now()); ok {
+	if m, ok := c.ready.get(name, v.id(r.Write), rules, c.now()); ok {
 		return m.err // another request did it meanwhile
 	}
 	found, err := c.putMapping(ctx, r.Write, rules)
@@ -152,11 +152,11 @@ func (c *Cluster) makeReady(ctx context.Context, caller rewrite.Caller, name str
 	}
 	if err := c.checkKeys(ctx, caller, name, rules); err != nil {
 		if f, ok := err.(*rewrite.Fault); ok && f.Type == FaultWrongKey {
-			c.ready.put(name, made{r.Write, rules, err, c.now().Add(keepRefusal)})
+			c.ready.put(name, made{v.id(r.Write), rules, err, c.now().Add(keepRefusal)})
 		}
 		return err
 	}
-	c.ready.put(name, made{index: r.Write, rules: rules})
+	c.ready.put(name, made{index: v.id(r.Write), rules: rules})
 	return nil
 }
 
@@ -200,6 +200,9 @@ func (c *Cluster) create(ctx context.Context, caller rewrite.Caller, name string
 		return true, nil
 	case status >= http.StatusInternalServerError || status == http.StatusTooManyRequests:
 		return false, c.unknown(statusError(status))
+	}
+	if status == http.StatusUnauthorized {
+		return false, nil
 	}
 	c.warnOnce("a protected index could not be created with its mapping before the first write", "target", name, "status", status,
 		"repair", "create it with the protected fields mapped as "+wanted)
@@ -349,6 +352,11 @@ func (c *Cluster) putMapping(ctx context.Context, index string, rules []*policy.
 	for _, w := range p.warnings {
 		c.warnOnce("the mapping of a protected field does not fit", "index", index, "field", w.path, "problem", w.problem, "repair", w.repair)
 	}
+	if p.nested != "" && c.synthetic(ctx, index, mappings) {
+		c.warnOnce("the index keeps a synthetic _source", "index", index, "field", p.nested,
+			"problem", "arrays of objects come back as parallel arrays, so which values belong together may be lost",
+			"repair", `create a new index with "index.mapping.source.mode":"stored" and reindex`)
+	}
 	if p.put == nil {
 		return true, nil
 	}
@@ -368,6 +376,28 @@ func (c *Cluster) putMapping(ctx context.Context, index string, rules []*policy.
 			"error", gjson.GetBytes(reply, "error.type").Str, "repair", "map them by hand as "+wanted)
 	}
 	return true, nil
+}
+
+// synthetic reports whether an index rebuilds _source from its fields. Where the server does not tell, it answers false.
+func (c *Cluster) synthetic(ctx context.Context, index, mappings string) bool {
+	if mode := gjson.Get(mappings, "_source.mode"); mode.Exists() {
+		return mode.Str == "synthetic"
+	}
+	status, reply, err := c.ask(ctx, c.own, http.MethodGet, "/"+url.PathEscape(index)+"/_settings/index.mode,index.mapping.source.mode", nil, 1<<20)
+	if err != nil || status != http.StatusOK || !gjson.ValidBytes(reply) {
+		return false
+	}
+	is := false
+	gjson.ParseBytes(reply).ForEach(func(_, v gjson.Result) bool {
+		s := v.Get("settings.index")
+		if mode := s.Get("mapping.source.mode"); mode.Exists() {
+			is = mode.Str == "synthetic"
+		} else {
+			is = s.Get("mode").Str == "time_series" || s.Get("mode").Str == "logsdb"
+		}
+		return false
+	})
+	return is
 }
 
 func (c *Cluster) warnMapping(index string, status int) {

@@ -15,6 +15,7 @@ import (
 	"github.com/esproxy/esproxy/internal/policy"
 	"github.com/esproxy/esproxy/internal/rewrite"
 	"github.com/tidwall/gjson"
+	"golang.org/x/sync/errgroup"
 )
 
 // maxView bounds each reply that a view is made of, in bytes.
@@ -37,6 +38,7 @@ type view struct {
 const maxExpanded = 256
 
 type index struct {
+	uuid    string // "" when the server does not tell
 	aliases []string
 	stream  string // the data stream it backs, or whose failure store it is
 	failure bool
@@ -144,37 +146,82 @@ func (c *Cluster) look(ctx context.Context) (*view, error) {
 	if err := c.checkPrivileges(ctx); err != nil {
 		return nil, err
 	}
-	status, aliases, err := c.ask(ctx, c.own, http.MethodGet, "/_alias?expand_wildcards=all", nil, maxView)
-	switch {
-	case err != nil:
-		return nil, err
-	case isDenied(status):
-		return nil, c.denied(status)
-	case status != http.StatusOK:
-		return nil, statusError(status)
-	}
-	status, streams, err := c.ask(ctx, c.own, http.MethodGet, "/_data_stream?expand_wildcards=all", nil, maxView)
-	if err == nil && isMissingAPI(status) {
-		// A build without that endpoint can still hold data streams; this one is in the server itself.
-		status, streams, err = c.ask(ctx, c.own, http.MethodGet, "/_resolve/index/*?expand_wildcards=all&filter_path=data_streams", nil, maxView)
-		if err == nil && isMissingAPI(status) {
-			status, streams = http.StatusOK, []byte(`{}`)
+	var aliases, streams, ids []byte
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		aliases, err = c.askView(ctx, "/_alias?expand_wildcards=all", false)
+		return err
+	})
+	g.Go(func() (err error) {
+		streams, err = c.askView(ctx, "/_data_stream?expand_wildcards=all", true)
+		if err == nil && streams == nil {
+			// A build without that endpoint can still hold data streams; this one is in the server itself.
+			streams, err = c.askView(ctx, "/_resolve/index/*?expand_wildcards=all&filter_path=data_streams", true)
 		}
-	}
-	switch {
-	case err != nil:
+		return err
+	})
+	g.Go(func() (err error) {
+		ids, err = c.askView(ctx, "/_all/_settings/index.uuid?expand_wildcards=all&filter_path=*.settings.index.uuid", true)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
-	case isDenied(status):
-		return nil, c.denied(status)
-	case status != http.StatusOK:
-		return nil, statusError(status)
 	}
 	v, err := parseView(aliases, streams)
 	if err != nil {
 		return nil, err
 	}
+	if len(ids) > 0 {
+		if err := v.addIDs(ids); err != nil {
+			return nil, err
+		}
+	}
 	v.made = made
 	return v, nil
+}
+
+// askView asks for one part of a view. When optional, the answer of a build without that endpoint is nil.
+func (c *Cluster) askView(ctx context.Context, path string, optional bool) ([]byte, error) {
+	status, reply, err := c.ask(ctx, c.own, http.MethodGet, path, nil, maxView)
+	switch {
+	case err != nil:
+		return nil, err
+	case isDenied(status):
+		return nil, c.denied(status)
+	case optional && isMissingAPI(status):
+		return nil, nil
+	case status != http.StatusOK:
+		return nil, statusError(status)
+	}
+	return reply, nil
+}
+
+// addIDs reads the UUIDs of indices: one that is deleted and made again has the same name and another UUID.
+func (v *view) addIDs(reply []byte) error {
+	var ids map[string]struct {
+		Settings struct {
+			Index struct {
+				UUID string `json:"uuid"`
+			} `json:"index"`
+		} `json:"settings"`
+	}
+	if err := json.Unmarshal(reply, &ids); err != nil {
+		return fmt.Errorf("%w: settings", errGarbage)
+	}
+	for name, s := range ids {
+		if i := v.indices[name]; i != nil {
+			i.uuid = s.Settings.Index.UUID
+		}
+	}
+	return nil
+}
+
+// id tells one concrete index from another that had its name before.
+func (v *view) id(index string) string {
+	if i := v.indices[index]; i != nil {
+		return index + "/" + i.uuid
+	}
+	return index
 }
 
 // checkPrivileges makes sure that the view is whole. With security on, Elasticsearch leaves
@@ -237,6 +284,9 @@ func parseView(aliases, streams []byte) (*view, error) {
 				Name string `json:"index_name"`
 			} `json:"failure_indices"`
 		} `json:"data_streams"`
+	}
+	if streams == nil {
+		streams = []byte(`{}`)
 	}
 	if err := json.Unmarshal(streams, &ds); err != nil {
 		return nil, fmt.Errorf("%w: data streams", errGarbage)
