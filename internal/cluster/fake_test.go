@@ -22,6 +22,8 @@ type fake struct {
 	t   *testing.T
 	srv *httptest.Server
 
+	shrink int64 // see httpCaller; set before callers are made
+
 	mu    sync.Mutex
 	reply map[string]func(auth, body string) (int, string) // by "METHOD /path", without the query
 	asked []string                                         // "auth METHOD /path"
@@ -124,7 +126,7 @@ func (c *clock) move(d time.Duration) {
 // cluster makes one with credentials "own" and no timer.
 func (f *fake) cluster(cfg cluster.Config) *cluster.Cluster {
 	f.t.Helper()
-	cfg.Own = newCaller(f.t, f.srv.URL, "own")
+	cfg.Own = f.as("own")
 	if cfg.ViewEvery == 0 {
 		cfg.ViewEvery = -1
 	}
@@ -133,7 +135,13 @@ func (f *fake) cluster(cfg cluster.Config) *cluster.Cluster {
 	return c
 }
 
-func (f *fake) caller() rewrite.Caller { return newCaller(f.t, f.srv.URL, "alice") }
+func (f *fake) caller() rewrite.Caller { return f.as("alice") }
+
+func (f *fake) as(auth string) *httpCaller {
+	c := newCaller(f.t, f.srv.URL, auth)
+	c.shrink = f.shrink
+	return c
+}
 
 // wantFault checks status, type and that the reason says each of the words.
 func wantFault(t *testing.T, err error, status int, typ string, words ...string) {

@@ -21,8 +21,10 @@ const (
 		"failure_store":{"enabled":true,"indices":[{"index_name":".fs-logs-2026.11.01-000001"}]}},{"name":"empty","indices":[]}]}`
 )
 
+// someCluster has these, and limits of replies a thousandth of the real ones.
 func someCluster(t *testing.T, cfg cluster.Config) (*fake, *cluster.Cluster) {
 	f := newFake(t)
+	f.shrink = 1 << 10
 	f.set("GET /_alias", 200, someAliases)
 	f.set("GET /_data_stream", 200, someStreams)
 	return f, f.cluster(cfg)
@@ -172,7 +174,7 @@ func TestViewFailures(t *testing.T) {
 		"streams":     {func(f *fake) { f.set("GET /_data_stream", 200, `{"data_streams":[{"indices":[{}]}]}`) }, nil},
 		"truncated":   {func(f *fake) { f.set("GET /_data_stream", 200, `{"data_streams":[`) }, nil},
 		"uuids":       {func(f *fake) { f.set("GET /_all/_settings/index.uuid", 200, `[1`) }, nil},
-		"huge":        {func(f *fake) { f.set("GET /_alias", 200, strings.Repeat(" ", 64<<20)+"{}") }, nil},
+		"huge":        {func(f *fake) { f.set("GET /_alias", 200, strings.Repeat(" ", 64<<10)+"{}") }, nil},
 		"partial eye": {func(f *fake) { f.set("POST /_security/user/_has_privileges", 200, `{"has_all_requested":false}`) }, []string{"view_index_metadata"}},
 	} {
 		t.Run(name, func(t *testing.T) {
