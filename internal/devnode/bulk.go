@@ -24,9 +24,17 @@ func (n *Node) bulk(r *request) (*response, *esError) {
 	if err := n.usable(); err != nil {
 		return nil, err
 	}
+	// Missing indices are made before the first action. One action that
+	// requires an alias keeps its name from being made for all of them.
+	noCreate := map[string]bool{}
+	for _, op := range ops {
+		if op.requireAlias {
+			noCreate[op.target] = true
+		}
+	}
 	for _, op := range ops {
 		if op.action != "delete" {
-			n.resolveWrite(op)
+			n.resolveWrite(op, !noCreate[op.target])
 		}
 	}
 	t := &tx{touched: map[*index]bool{}}
@@ -35,7 +43,7 @@ func (n *Node) bulk(r *request) (*response, *esError) {
 	for _, op := range ops {
 		piped = piped || op.pipeline != "" && op.pipeline != "_none" && op.action != "delete"
 		if op.action == "delete" {
-			n.resolveWrite(op)
+			n.resolveWrite(op, false)
 		}
 		w, err := n.apply(t, op)
 		if n.failed != nil {

@@ -192,6 +192,7 @@ var (
 	autoID  = regexp.MustCompile(`\b[A-Za-z0-9_][A-Za-z0-9_-]{19}\b`)
 	isAuto  = regexp.MustCompile(`^[A-Za-z0-9_-]{20}$`)
 	inUUID  = regexp.MustCompile(`/[A-Za-z0-9_-]{22}\]`)
+	docID   = regexp.MustCompile(`document with id '[A-Za-z0-9_-]{20}'`)
 	context = regexp.MustCompile(`No search context found for id \[\d+\]`)
 )
 
@@ -268,6 +269,7 @@ func writeNormal(w *bytes.Buffer, dec *json.Decoder, key, indent string) error {
 			x = "AUTOID"
 		}
 		x = inUUID.ReplaceAllString(x, "/UUID]")
+		x = docID.ReplaceAllString(x, "document with id 'AUTOID'")
 		x = context.ReplaceAllString(x, "No search context found for id [*]")
 		j, err := json.Marshal(x)
 		w.Write(j)

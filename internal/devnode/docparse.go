@@ -169,7 +169,7 @@ func (d *docParser) member(path []string, m *member, nested bool) *esError {
 			if len(parts) > 1 || strings.Contains(m.key, ".") {
 				return d.nameError(m.off, "field name cannot contain only whitespace: ['%s']", m.key)
 			}
-			return d.nameError(m.off, "field name cannot contain only whitespace")
+			return errf(400, "document_parsing_exception", "%s Field name cannot contain only whitespace: [%s]", d.at(m.off), m.key)
 		}
 	}
 	full := append(slices.Clone(path), parts...)
@@ -192,10 +192,13 @@ func (d *docParser) member(path []string, m *member, nested bool) *esError {
 			}
 			continue
 		}
-		rest := strings.Join(full[n:], ".")
-		return d.objectForLeaf(strings.Join(full[:n], "."), f, "{"+rest+"="+javaText(m.v)+"}", m.off, d.endOf(m.v))
+		shown := javaText(m.v)
+		for _, p := range slices.Backward(full[n:]) {
+			shown = "{" + p + "=" + shown + "}"
+		}
+		return d.objectForLeaf(strings.Join(full[:n], "."), f, shown, m.off, d.endOf(m.v), true)
 	}
-	return d.value(full, m.v, m.off, nested)
+	return d.value(full, m.v, false, nested)
 }
 
 // endOf is the start of a value's last token.
@@ -206,14 +209,14 @@ func (d *docParser) endOf(v *jv) int {
 	return v.end - 1
 }
 
-func (d *docParser) value(full []string, v *jv, nameOff int, nested bool) *esError {
+func (d *docParser) value(full []string, v *jv, inArray, nested bool) *esError {
 	f := d.m.at(full)
 	if v.k == kArr {
 		if f != nil && f.isObject() && f.disabled {
 			return nil
 		}
 		for _, e := range v.arr {
-			if err := d.value(full, e, nameOff, nested); err != nil {
+			if err := d.value(full, e, true, nested); err != nil {
 				return err
 			}
 		}
@@ -231,7 +234,14 @@ func (d *docParser) value(full []string, v *jv, nameOff int, nested bool) *esErr
 			return nil
 		}
 		if v.k != kObj {
-			return errf(400, "document_parsing_exception", "%s object mapping for [%s] tried to parse field [%s] as object, but found a concrete value", d.at(v.off), name, full[len(full)-1])
+			if d.added[name] == "object" {
+				return illegalArg("can't merge a non object mapping [%s] with an object mapping", name)
+			}
+			last := full[len(full)-1]
+			if inArray {
+				last = "null"
+			}
+			return errf(400, "document_parsing_exception", "%s object mapping for [%s] tried to parse field [%s] as object, but found a concrete value", d.at(v.off), name, last)
 		}
 		return d.object(full, v, nested || f.typ == "nested")
 	}
@@ -247,21 +257,23 @@ func (d *docParser) value(full []string, v *jv, nameOff int, nested bool) *esErr
 		return nil
 	}
 	if v.k == kObj {
-		return d.objectForLeaf(name, f, javaText(v), v.off, v.end-1)
+		return d.objectForLeaf(name, f, javaText(v), v.off, v.end-1, false)
 	}
 	return d.leaf(name, f, v, nested)
 }
 
 // objectForLeaf is the error for an object where a leaf is mapped.
-func (d *docParser) objectForLeaf(name string, f *field, shown string, off, end int) *esError {
+func (d *docParser) objectForLeaf(name string, f *field, shown string, off, end int, dotted bool) *esError {
 	var cause *esError
 	switch f.typ {
-	case "keyword", "text", "ip", "binary":
+	case "keyword", "text", "ip", "binary", "date":
+		if dotted {
+			cause = errf(400, "illegal_state_exception", "Can't get text on a START_OBJECT at %s", d.pos(off))
+			break
+		}
 		cause = illegalArg("Expected text at %s but found START_OBJECT", d.pos(off))
 	case "boolean":
-		cause = illegalArg("Failed to parse object: expecting token of type [VALUE_BOOLEAN] but found [START_OBJECT]")
-	case "date":
-		cause = illegalArg("Cannot parse object as date")
+		cause = d.jacksonError(off+1, "Current token (START_OBJECT) not of boolean type", "json_parse_exception")
 	default:
 		cause = illegalArg("Cannot parse object as number")
 	}
@@ -307,9 +319,10 @@ func (d *docParser) addObject(full []string, m *member) (bool, *esError) {
 	case "false":
 		return false, nil
 	case "strict":
-		return false, d.strictError(full, m.v.off)
+		return false, d.strictError(full, m.off)
 	}
 	d.put(full, &field{typ: "object", props: map[string]*field{}})
+	d.added[strings.Join(full, ".")] = "object"
 	return true, nil
 }
 
@@ -327,6 +340,7 @@ func (d *docParser) dynamicValue(full []string, v *jv, nested bool) *esError {
 	}
 	if v.k == kObj {
 		d.put(full, &field{typ: "object", props: map[string]*field{}})
+		d.added[strings.Join(full, ".")] = "object"
 		return d.object(full, v, nested)
 	}
 	f := d.dynamicType(v)
@@ -456,7 +470,11 @@ func (d *docParser) scalar(f *field, v *jv) (value, *esError) {
 		case t == "false" || t == "" && v.k == kStr:
 			return value{term: "F"}, nil
 		case v.k == kNum:
-			return value{}, illegalArg("Failed to parse value [%s] as only [true] or [false] are allowed.", t)
+			tok := "VALUE_NUMBER_INT"
+			if strings.ContainsAny(t, ".eE") {
+				tok = "VALUE_NUMBER_FLOAT"
+			}
+			return value{}, d.jacksonError(v.end, "Current token ("+tok+") not of boolean type", "json_parse_exception")
 		}
 		return value{}, illegalArg("Failed to parse value [%s] as only [true] or [false] are allowed.", t)
 	case "ip":

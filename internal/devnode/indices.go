@@ -428,7 +428,7 @@ func parseAliasAction(a *jv, src []byte) (aliasAction, *esError) {
 	default:
 		l, c := lineCol(src, m.off)
 		inner := errf(400, "x_content_parse_exception", "[%d:%d] [alias_action] unknown field [%s]", l, c, m.key)
-		l, c = lineCol(src, m.v.off-1)
+		l, c = lineCol(src, m.v.off)
 		e := errf(400, "x_content_parse_exception", "[%d:%d] [aliases] failed to parse field [actions]", l, c)
 		e.root, e.cause = inner, inner
 		return act, e

@@ -184,6 +184,9 @@ func parseJSON(b []byte) (*jv, *jsonError) {
 	p.ws()
 	if p.p < len(b) {
 		p.token = p.p
+		if b[p.p] == '}' {
+			return v, p.fail(p.p, false, fmt.Sprintf("Unexpected close marker '}': expected ']' (for root starting at [Source: %s; line: 1, column: 0])", preview(b)))
+		}
 		if _, err := p.value(); err != nil {
 			err.token = p.token
 			return v, err
@@ -255,7 +258,7 @@ func (p *parser) object(v *jv) *jsonError {
 			break
 		}
 		if p.b[p.p] != '"' {
-			return p.fail(p.p+1, false, fmt.Sprintf("Unexpected character (%s): was expecting double-quote to start field name", charText(p.b[p.p:])))
+			return p.fail(p.p, false, fmt.Sprintf("Unexpected character (%s): was expecting double-quote to start field name", charText(p.b[p.p:])))
 		}
 		m := member{off: p.p}
 		var err *jsonError
@@ -278,7 +281,7 @@ func (p *parser) object(v *jv) *jsonError {
 			seen[m.key] = struct{}{}
 		}
 		if dup {
-			return p.fail(p.p-1, false, fmt.Sprintf("Duplicate field '%s'", m.key))
+			return p.fail(p.p, false, fmt.Sprintf("Duplicate field '%s'", m.key))
 		}
 		p.token = m.off
 		p.ws()
@@ -286,7 +289,7 @@ func (p *parser) object(v *jv) *jsonError {
 			return p.fail(p.p, true, "Unexpected end-of-input within/between Object entries")
 		}
 		if p.b[p.p] != ':' {
-			return p.fail(p.p+1, false, fmt.Sprintf("Unexpected character (%s): was expecting a colon to separate field name and value", charText(p.b[p.p:])))
+			return p.fail(p.p, false, fmt.Sprintf("Unexpected character (%s): was expecting a colon to separate field name and value", charText(p.b[p.p:])))
 		}
 		p.p++
 		p.ws()
@@ -305,14 +308,14 @@ func (p *parser) object(v *jv) *jsonError {
 			p.p++
 			p.ws()
 			if p.p < len(p.b) && p.b[p.p] == '}' {
-				return p.fail(p.p+1, false, "Unexpected character ('}' (code 125)): was expecting double-quote to start field name")
+				return p.fail(p.p, false, "Unexpected character ('}' (code 125)): was expecting double-quote to start field name")
 			}
 			continue
 		}
 		if p.b[p.p] == '}' {
 			break
 		}
-		return p.fail(p.p+1, false, fmt.Sprintf("Unexpected character (%s): was expecting comma to separate Object entries", charText(p.b[p.p:])))
+		return p.fail(p.p, false, fmt.Sprintf("Unexpected character (%s): was expecting comma to separate Object entries", charText(p.b[p.p:])))
 	}
 	p.token = p.p
 	p.p++
@@ -334,6 +337,10 @@ func (p *parser) array(v *jv) *jsonError {
 		if p.b[p.p] == ']' && len(v.arr) == 0 {
 			break
 		}
+		if p.b[p.p] == ']' {
+			p.token = p.p
+			return p.fail(p.p, false, fmt.Sprintf("Unexpected character (%s): expected a value", charText(p.b[p.p:])))
+		}
 		e, err := p.value()
 		if err != nil {
 			return err
@@ -350,7 +357,7 @@ func (p *parser) array(v *jv) *jsonError {
 		if p.b[p.p] == ']' {
 			break
 		}
-		return p.fail(p.p+1, false, fmt.Sprintf("Unexpected character (%s): was expecting comma to separate Array entries", charText(p.b[p.p:])))
+		return p.fail(p.p, false, fmt.Sprintf("Unexpected character (%s): was expecting comma to separate Array entries", charText(p.b[p.p:])))
 	}
 	p.token = p.p
 	p.p++
@@ -372,7 +379,7 @@ func (p *parser) number() *jsonError {
 		if p.p == len(p.b) {
 			return p.fail(p.p, true, "Unexpected end-of-input in numeric value")
 		}
-		return p.fail(p.p+1, false, fmt.Sprintf("Unexpected character (%s) in numeric value: %s", charText(p.b[p.p:]), what))
+		return p.fail(p.p, false, fmt.Sprintf("Unexpected character (%s) in numeric value: %s", charText(p.b[p.p:]), what))
 	}
 	if p.b[p.p] == '-' {
 		p.p++
@@ -404,7 +411,7 @@ func (p *parser) number() *jsonError {
 		switch p.b[p.p] {
 		case ' ', '\t', '\r', '\n', ',', ']', '}':
 		default:
-			return p.fail(p.p+1, false, fmt.Sprintf("Unexpected character (%s): Expected space separating root-level values", charText(p.b[p.p:])))
+			return p.fail(p.p, false, fmt.Sprintf("Unexpected character (%s): Expected space separating root-level values", charText(p.b[p.p:])))
 		}
 	}
 	p.token = start
@@ -423,9 +430,9 @@ func (p *parser) word(v *jv) *jsonError {
 	case "null":
 		v.k = kNull
 	case "":
-		return p.fail(start+1, false, fmt.Sprintf("Unexpected character (%s): expected a valid value (JSON String, Number, Array, Object or token 'null', 'true' or 'false')", charText(p.b[start:])))
+		return p.fail(start, false, fmt.Sprintf("Unexpected character (%s): expected a valid value (JSON String, Number, Array, Object or token 'null', 'true' or 'false')", charText(p.b[start:])))
 	default:
-		return p.fail(e+1, false, fmt.Sprintf("Unrecognized token '%s': was expecting (JSON String, Number, Array, Object or token 'null', 'true' or 'false')", p.b[start:e]))
+		return p.fail(min(e+1, len(p.b)), false, fmt.Sprintf("Unrecognized token '%s': was expecting (JSON String, Number, Array, Object or token 'null', 'true' or 'false')", p.b[start:e]))
 	}
 	p.p, p.token = e, start
 	return nil
@@ -459,14 +466,14 @@ func (p *parser) str() (string, *jsonError) {
 				return "", err
 			}
 		case c < 0x20:
-			return "", p.fail(p.p+1, false, fmt.Sprintf("Illegal unquoted character (%s): has to be escaped using backslash to be included in string value", charText(p.b[p.p:])))
+			return "", p.fail(p.p, false, fmt.Sprintf("Illegal unquoted character (%s): has to be escaped using backslash to be included in string value", charText(p.b[p.p:])))
 		case c < 0x80:
 			buf = append(buf, c)
 			p.p++
 		default:
 			r, n := utf8.DecodeRune(p.b[p.p:])
 			if r == utf8.RuneError && n <= 1 {
-				return "", p.fail(p.p+1, false, fmt.Sprintf("Invalid UTF-8 start byte 0x%x", c))
+				return "", p.fail(p.p, false, fmt.Sprintf("Invalid UTF-8 start byte 0x%x", c))
 			}
 			buf = append(buf, p.b[p.p:p.p+n]...)
 			p.p += n
@@ -546,10 +553,21 @@ func charText(b []byte) string {
 	return fmt.Sprintf("'%c' (code %d)", r, r)
 }
 
-// preview is Jackson's view of a source in an error: at most 500 bytes.
+// preview is Jackson's view of a source in an error: at most 500 bytes, with
+// control characters escaped except for line ends.
 func preview(b []byte) string {
+	cut := ""
 	if len(b) > 500 {
-		return fmt.Sprintf("(byte[])\"%s\"[truncated %d bytes]", b[:500], len(b)-500)
+		cut = fmt.Sprintf("[truncated %d bytes]", len(b)-500)
+		b = b[:500]
 	}
-	return fmt.Sprintf("(byte[])\"%s\"", bytes.ToValidUTF8(b, []byte("\uFFFD")))
+	var out bytes.Buffer
+	for _, r := range string(bytes.ToValidUTF8(b, []byte("\uFFFD"))) {
+		if r < 0x20 && r != '\r' && r != '\n' || r >= 0x7f && r < 0xa0 {
+			fmt.Fprintf(&out, "\\u%04X", r)
+		} else {
+			out.WriteRune(r)
+		}
+	}
+	return fmt.Sprintf("(byte[])\"%s\"%s", out.Bytes(), cut)
 }

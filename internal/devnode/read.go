@@ -13,9 +13,6 @@ func (e *entry) found(f sourceFilter) *jv {
 	if e.routing != "" {
 		o.put("_routing", e.routing)
 	}
-	if len(e.ignored) > 0 {
-		o.put("_ignored", e.ignored)
-	}
 	o.put("found", true)
 	if !f.off {
 		o.put("_source", f.apply(e.source))
@@ -122,18 +119,15 @@ func mgetItems(v *jv, src []byte, def mgetItem) ([]mgetItem, *esError) {
 	if v.k != kObj {
 		return nil, errf(400, "parsing_exception", "unexpected token [%s], expected [START_OBJECT]", v.startToken())
 	}
-	unknown := func(m member, what string) *esError {
+	unknown := func(m member) *esError {
 		l, c := lineCol(src, m.v.off)
 		e := errf(400, "parsing_exception", "unknown key [%s] for a %s, expected [docs] or [ids]", m.key, m.v.startToken())
-		if what != "" {
-			e.reason = what
-		}
 		e.extra = []any{"line", l, "col", c}
 		return e
 	}
 	for _, m := range v.mem {
 		if m.v.k != kArr || m.key != "docs" && m.key != "ids" {
-			return nil, unknown(m, "")
+			return nil, unknown(m)
 		}
 		for _, d := range m.v.arr {
 			it := def
@@ -161,7 +155,7 @@ func mgetItems(v *jv, src []byte, def mgetItem) ([]mgetItem, *esError) {
 				case "version", "version_type":
 					err = unsupported("[%s] in _mget", f.key)
 				default:
-					err = unknown(f, "failed to parse multi get request. unknown field ["+f.key+"]")
+					err = errf(400, "parse_exception", "failed to parse multi get request. unknown field [%s]", f.key)
 				}
 				if err != nil {
 					return nil, err

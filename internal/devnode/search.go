@@ -309,9 +309,13 @@ func (k sortable) missing() sortValue {
 	case k.f.typ == "keyword" || k.f.typ == "ip":
 		return sortValue{kind: 's', null: true}
 	}
-	n := int64(math.MinInt64)
+	lo, hi := int64(math.MinInt64), int64(math.MaxInt64)
+	if k.f.typ == "integer" || k.f.typ == "short" || k.f.typ == "byte" {
+		lo, hi = math.MinInt32, math.MaxInt32
+	}
+	n := lo
 	if high {
-		n = math.MaxInt64
+		n = hi
 	}
 	return sortValue{kind: 'i', i: n, shown: n}
 }
@@ -427,7 +431,10 @@ type found struct {
 	total  int   // before search_after
 	max    float32
 	scored bool
-	shards int
+	// showMax says that the reply has a max_score: not when scores are only
+	// one of several sort keys.
+	showMax bool
+	shards  int
 }
 
 // run finds and orders all hits of a search on some views.
@@ -437,6 +444,7 @@ func (n *Node) run(views []*view, s *searchSpec, isPit bool) (*found, *esError) 
 		keys = nil
 	}
 	f := &found{shards: len(views), scored: len(keys) == 0 || s.trackScores}
+	f.showMax = f.scored
 	for _, k := range keys {
 		f.scored = f.scored || k.field == "_score"
 	}
@@ -444,10 +452,14 @@ func (n *Node) run(views []*view, s *searchSpec, isPit bool) (*found, *esError) 
 		keys = append(slices.Clone(keys), sortKey{field: "_shard_doc"})
 	}
 	if len(s.after) > 0 && len(s.after) != len(keys) && !(isPit && len(s.after) == len(keys)-1) {
+		e := illegalArg("search_after has %d value(s) but sort has %d.", len(s.after), len(keys))
 		if len(keys) == 0 {
-			return nil, illegalArg("Sort must contain at least one field.")
+			e = illegalArg("Sort must contain at least one field.")
 		}
-		return nil, illegalArg("search_after has %d value(s) but sort has %d.", len(s.after), len(keys))
+		if len(views) == 0 {
+			return nil, e
+		}
+		return nil, n.shardsFailed(views[0].ix, e, true)
 	}
 	q := s.q
 	if q == nil {
@@ -544,7 +556,7 @@ func (n *Node) page(s *searchSpec, f *found, from, size int, head []any, start t
 	switch {
 	case f.shards == 0:
 		h.put("max_score", float32(0))
-	case f.scored && f.total > 0 && size > 0:
+	case f.showMax && f.total > 0 && size > 0:
 		h.put("max_score", f.max)
 	default:
 		h.put("max_score", nil)

@@ -4,6 +4,7 @@ package devnode
 
 import (
 	"bytes"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -98,8 +99,8 @@ func (op *writeOp) check() []string {
 }
 
 // resolve finds the index of a write and creates it if it may.
-func (n *Node) resolveWrite(op *writeOp) {
-	op.ix, op.err = n.writeIndex(op.target, op.requireAlias, op.action != "delete")
+func (n *Node) resolveWrite(op *writeOp, create bool) {
+	op.ix, op.err = n.writeIndex(op.target, op.requireAlias, create)
 }
 
 // apply does one resolved write. The caller holds the write lock and commits.
@@ -392,7 +393,7 @@ func (n *Node) indexDoc(r *request, action string, hasID bool) (*response, *esEr
 	}
 	resp := &response{status: w.status, body: w.reply(forced, false)}
 	if w.status == 201 {
-		resp.location = "/" + w.ix.name + "/_doc/" + encodePath(w.id)
+		resp.location = w.location(op)
 	}
 	return resp, nil
 }
@@ -408,7 +409,7 @@ func (n *Node) single(op *writeOp) (*written, *esError) {
 		return nil, err
 	}
 	t := &tx{touched: map[*index]bool{}}
-	n.resolveWrite(op)
+	n.resolveWrite(op, op.action != "delete")
 	w, err := n.apply(t, op)
 	if cerr := n.commit(t); cerr != nil {
 		return nil, cerr
@@ -427,17 +428,13 @@ func (n *Node) usable() *esError {
 	return nil
 }
 
-func encodePath(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-_.~*!'()", c) >= 0 {
-			b.WriteByte(c)
-		} else {
-			b.WriteString("%" + string(upperHex[c>>4]) + string(upperHex[c&15]))
-		}
+// location is the Location header of a created document.
+func (w *written) location(op *writeOp) string {
+	l := "/" + w.ix.name + "/_doc/" + url.QueryEscape(w.id)
+	if op.routing != "" {
+		l += "?routing=" + url.QueryEscape(op.routing)
 	}
-	return b.String()
+	return l
 }
 
 func (n *Node) deleteDoc(r *request) (*response, *esError) {
@@ -543,7 +540,7 @@ func (n *Node) updateDoc(r *request) (*response, *esError) {
 	}
 	resp := &response{status: w.status, body: w.reply(forced, false)}
 	if w.status == 201 {
-		resp.location = "/" + w.ix.name + "/_doc/" + encodePath(w.id)
+		resp.location = w.location(op)
 	}
 	return resp, nil
 }
