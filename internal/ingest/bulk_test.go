@@ -326,7 +326,7 @@ func TestProgressOnATerminalIsABar(t *testing.T) {
 	e.opt.IsTerminal, e.opt.BatchCount, e.opt.Total = true, 10, 30
 	e.mustRun()
 	out := e.out.String()
-	if !strings.Contains(out, "ingest user") || !strings.Contains(out, "\r") || !strings.Contains(out, "ingest: read 30, indexed 30") {
+	if !strings.Contains(out, "(30/30") || !strings.Contains(out, "\r") || !strings.Contains(out, "ingest: read 30, indexed 30") {
 		t.Errorf("output %q, want a bar and the summary", out)
 	}
 	var s ingest.Summary

@@ -27,7 +27,8 @@ type Options struct {
 	SourceTransport http.RoundTripper
 	// SourceTimeout bounds the wait for a reply's header and for each stretch of its body; default 30 s.
 	SourceTimeout time.Duration
-	// Paging and Format, if set, win over the mapping's.
+	// Paging and Format, if set, win over the mapping's. Paging wins as a whole: to change
+	// one field, start from a copy of Mapping.Paging.
 	Paging *Paging
 	Format Format
 

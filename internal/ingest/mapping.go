@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -74,10 +73,6 @@ type document struct {
 // Members that the mapping does not name keep name, order and JSON text (line breaks
 // between tokens are taken out, because a bulk request is framed by lines).
 func (m *Mapping) apply(raw []byte) document {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return document{reject: rejectNotJSON}
-	}
 	var d document
 	out := bytes.NewBuffer(make([]byte, 0, len(raw)+64))
 	out.WriteByte('{')
@@ -95,20 +90,7 @@ func (m *Mapping) apply(raw []byte) document {
 		out.WriteByte(':')
 		writeLine(out, value)
 	}
-	for dec.More() {
-		before := dec.InputOffset()
-		t, err := dec.Token()
-		name, isName := t.(string)
-		if err != nil || !isName {
-			return document{reject: rejectNotJSON}
-		}
-		// Between two members stand only blanks and a comma, so the name's text begins at the next quote.
-		nameText := raw[before:dec.InputOffset()]
-		nameText = nameText[bytes.IndexByte(nameText, '"'):]
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return document{reject: rejectNotJSON}
-		}
+	ok := members(raw, func(name string, nameText, value []byte) {
 		if name == m.ID {
 			d.id = idOf(value)
 		}
@@ -119,16 +101,13 @@ func (m *Mapping) apply(raw []byte) document {
 		if layouts, ok := m.Dates[name]; ok {
 			if value, ok = m.date(value, layouts); !ok {
 				d.fail(rejectDate, stored)
-				continue
+				return
 			}
 		}
 		add(stored, nameText, value)
-	}
-	if _, err := dec.Token(); err != nil {
+	})
+	if !ok {
 		return document{reject: rejectNotJSON}
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return document{reject: rejectNotJSON, id: d.id}
 	}
 	for _, c := range m.Constants {
 		add(c.Name, quote(c.Name), c.Value)
@@ -156,7 +135,7 @@ func (d *document) fail(reason, field string) {
 }
 
 // date returns the stored form of a date's JSON text. null stays null.
-func (m *Mapping) date(value json.RawMessage, layouts []DateLayout) (json.RawMessage, bool) {
+func (m *Mapping) date(value []byte, layouts []DateLayout) ([]byte, bool) {
 	if string(value) == "null" {
 		return value, true
 	}
@@ -181,7 +160,7 @@ func (m *Mapping) date(value json.RawMessage, layouts []DateLayout) (json.RawMes
 
 // idOf returns the document id that a member's JSON text stands for, or "" when it cannot be one:
 // a string of 1 to 512 bytes, or an integer as it is written.
-func idOf(value json.RawMessage) string {
+func idOf(value []byte) string {
 	switch c := value[0]; {
 	case c == '"':
 		var s string

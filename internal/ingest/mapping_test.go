@@ -229,7 +229,28 @@ func FuzzApply(f *testing.F) {
 	f.Add([]byte("{\"\xff\":1,\"id\":\"\xff\"}"))
 	m := ingest.DefaultMapping()
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		var decoded map[string]json.RawMessage
+		isObject := json.Unmarshal(raw, &decoded) == nil && decoded != nil
 		id, body, reject, _ := m.Apply(raw)
+		if isObject == (reject == "ingest_not_a_json_object") {
+			t.Fatalf("%q: rejected as %q, encoding/json takes it for an object: %t", raw, reject, isObject)
+		}
+		if reject == "" {
+			// Another reader finds the same members with the same values.
+			var again map[string]json.RawMessage
+			if err := json.Unmarshal(body, &again); err != nil || len(again) != len(decoded) {
+				t.Fatalf("%q became %q: %v", raw, body, err)
+			}
+			for name, value := range decoded {
+				switch name {
+				case "user_name", "codigo_zip", "fec_alta", "fec_birthday":
+					continue
+				}
+				if got := again[name]; string(got) != strings.NewReplacer("\n", "", "\r", "").Replace(string(value)) {
+					t.Fatalf("%q became %q: member %q is %q", raw, body, name, got)
+				}
+			}
+		}
 		if reject == "" && id == "" {
 			t.Fatal("no id and no reason")
 		}

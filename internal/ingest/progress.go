@@ -87,8 +87,12 @@ type progress struct {
 	last  time.Time
 }
 
-// lineEvery is the time between two progress lines where there is no terminal.
-const lineEvery = 5 * time.Second
+// The times between two pictures of the bar, and between two progress lines where there is no terminal. The bar's own
+// throttle would swallow the last picture, too.
+const (
+	barEvery  = 65 * time.Millisecond
+	lineEvery = 5 * time.Second
+)
 
 func newProgress(o *Options) *progress {
 	p := &progress{w: o.Progress, clock: o.Clock, last: o.Clock.Now()}
@@ -106,7 +110,6 @@ func newProgress(o *Options) *progress {
 			progressbar.OptionSetItsString("records"),
 			progressbar.OptionShowCount(),
 			progressbar.OptionShowIts(),
-			progressbar.OptionThrottle(65*time.Millisecond),
 			progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
 			progressbar.OptionFullWidth(),
 		)
@@ -117,11 +120,15 @@ func newProgress(o *Options) *progress {
 // step is called after each batch.
 func (p *progress) step(s Summary) {
 	done := s.Indexed() + s.Rejected
+	now := p.clock.Now()
 	if p.bar != nil {
-		_ = p.bar.Set64(done)
+		if now.Sub(p.last) >= barEvery {
+			p.last = now
+			_ = p.bar.Set64(done)
+		}
 		return
 	}
-	if now := p.clock.Now(); now.Sub(p.last) >= lineEvery {
+	if now.Sub(p.last) >= lineEvery {
 		p.last = now
 		_, _ = fmt.Fprintf(p.w, "ingest: read %d, indexed %d, retried %d, rejected %d\n", s.Read, s.Indexed(), s.Retried, s.Rejected)
 	}
@@ -130,6 +137,7 @@ func (p *progress) step(s Summary) {
 // end closes the bar and writes the summary.
 func (p *progress) end(s Summary) {
 	if p.bar != nil {
+		_ = p.bar.Set64(s.Indexed() + s.Rejected)
 		_ = p.bar.Exit()
 		_, _ = fmt.Fprintln(p.w)
 	}

@@ -67,7 +67,7 @@ type source interface {
 }
 
 // errRecordTooLarge is the error for a record over Options.MaxRecord where the rest of the source cannot be found any more.
-var errRecordTooLarge = errors.New("a record is larger than the limit (see --max-record)")
+var errRecordTooLarge = errors.New("a record is larger than the limit for one record")
 
 // decode says how a body is read.
 type decode struct {
