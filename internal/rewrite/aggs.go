@@ -4,7 +4,7 @@ import "bytes"
 
 // Aggregation results carry names that the client chose, and the value of a scripted_metric is whatever its script
 // returned. So a top_hits body counts only where the type of every aggregation on the way is certain: told by the
-// server (typed_keys) or known from the request (guard.aggs).
+// server (typed_keys) or known from the request (topHitsOf).
 
 // aggKind is what the grammar needs to know of an aggregation type.
 type aggKind uint8
@@ -121,5 +121,64 @@ func (r *replier) plainAggs(paths [][]string) error {
 			return r.plainAggs(under)
 		}
 		return r.s.copyValue()
+	})
+}
+
+// topHitsOf finds the places of top_hits aggregations in the answer to a search request's body, in the form of
+// opening.topHits. It gives none where the body is no strict JSON, and leaves out what could be mistaken.
+func topHitsOf(body []byte) [][]string {
+	h := hitReader{b: body}
+	var out [][]string
+	count := 0
+	end, err := h.members(skipSpace(body, 0), func(name []byte, pos int) (int, error) {
+		if n := string(name); n != "aggs" && n != "aggregations" {
+			return h.skip(pos)
+		}
+		count++
+		return h.requested(pos, nil, &out, 0)
+	})
+	if err != nil || count != 1 || skipSpace(body, end) != len(body) {
+		return nil
+	}
+	return out
+}
+
+// requested reads an object of aggregations in a request, whose results appear at the place at.
+func (h *hitReader) requested(pos int, at []string, out *[][]string, depth int) (end int, err error) {
+	if depth > maxAggs {
+		return h.skip(pos)
+	}
+	return h.members(pos, func(name []byte, pos int) (int, error) {
+		here := append(at[:len(at):len(at)], string(name))
+		mistakable := bucketMembers[string(name)]
+		kind, types, subs, below := aggOther, 0, 0, 0
+		end, err := h.members(pos, func(name []byte, pos int) (int, error) {
+			switch n := string(name); n {
+			case "meta":
+			case "aggs", "aggregations":
+				below = pos
+				subs++
+			default:
+				kind = requestAggs[n]
+				types++
+			}
+			return h.skip(pos)
+		})
+		if err != nil || types != 1 || subs > 1 || mistakable {
+			return end, err
+		}
+		switch kind {
+		case aggTopHits:
+			*out = append(*out, here)
+			return end, nil
+		case aggBuckets:
+			here = append(here, bucketStep)
+		case aggOther:
+			return end, nil
+		}
+		if subs == 1 {
+			_, err = h.requested(below, here, out, depth+1)
+		}
+		return end, err
 	})
 }

@@ -22,7 +22,7 @@ import (
 
 // queryInfo is what a search body tells about the reply.
 type queryInfo struct {
-	// topHits are the paths of top_hits aggregations, each the names of the aggregations from the top down, its own last.
+	// topHits are the places of top_hits aggregations, as topHitsOf gives them.
 	topHits [][]string
 	// sourceFiltered is set when some hits (of the search, of inner_hits or of top_hits) may come with a part of
 	// _source or none.
@@ -45,7 +45,11 @@ func (e *Engine) guardQuery(rules []*policy.Rule, body []byte) (queryInfo, error
 	}
 	g := newGuard(rules, body)
 	g.info = &info
-	return info, g.search(&root, searchTop)
+	err = g.search(&root, searchTop)
+	if err == nil && g.topHits {
+		info.topHits = topHitsOf(body)
+	}
+	return info, err
 }
 
 // guardURL does the same for the decoded parameters of a search in the URL.
@@ -98,7 +102,7 @@ type guard struct {
 	fields  []*policy.Field
 	rules   []*policy.Rule
 	info    *queryInfo
-	aggPath []string
+	topHits bool // an aggregation asks for hits
 }
 
 func newGuard(rules []*policy.Rule, body []byte) *guard {

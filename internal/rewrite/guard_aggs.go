@@ -11,20 +11,11 @@ import (
 func (g *guard) aggs(v *treeValue) error {
 	for i := range v.kids {
 		def := &v.kids[i]
-		outside := len(g.aggPath)
-		g.aggPath = append(g.aggPath, string(def.name))
-		for j := range def.kids {
-			if requestAggs[string(def.kids[j].name)] == aggBuckets {
-				g.aggPath = append(g.aggPath, bucketStep)
-				break
-			}
-		}
 		for j := range def.kids {
 			if err := g.aggMember(&def.kids[j]); err != nil {
 				return err
 			}
 		}
-		g.aggPath = g.aggPath[:outside]
 	}
 	return nil
 }
@@ -40,9 +31,7 @@ func (g *guard) aggMember(m *treeValue) error {
 	case "filters", "adjacency_matrix":
 		return g.namedQueries(m.member("filters"))
 	case "top_hits":
-		if !slices.ContainsFunc(g.aggPath, func(name string) bool { return bucketMembers[name] }) {
-			g.info.topHits = append(g.info.topHits, slices.Clone(g.aggPath))
-		}
+		g.topHits = true
 		return g.search(m, searchHits)
 	case "composite":
 		return g.composite(m)
