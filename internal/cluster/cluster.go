@@ -82,6 +82,7 @@ type Cluster struct {
 	closed  bool
 	flights int     // number of refreshes begun
 	flight  *flight // the one under way, nil when there is none
+	landed  *flight // the one that ended last
 	mayRead time.Time
 
 	root   context.Context // ends at Close

@@ -117,43 +117,56 @@ func TestExpand(t *testing.T) {
 	wantFault(t, err, 400, cluster.FaultName)
 }
 
-// A miss must see a change made before the request, even while an older refresh is under way.
+// waitCtx tells when somebody waits for its end.
+type waitCtx struct {
+	context.Context
+	waits chan struct{}
+}
+
+func (w waitCtx) Done() <-chan struct{} {
+	select {
+	case w.waits <- struct{}{}:
+	default:
+	}
+	return w.Context.Done()
+}
+
+// A miss must see a change made before the request, even while an older refresh is under way, and requests that wait
+// together share one refresh.
 func TestMissIsFresh(t *testing.T) {
 	f := newFake(t)
+	c := f.cluster(cluster.Config{})
+	mustResolve(t, c, "unknown") // there is a view
 	begun, goOn := make(chan struct{}), make(chan struct{})
-	first := true
-	var mu sync.Mutex
 	f.on("GET /_alias", func(string, string) (int, string) {
-		mu.Lock()
-		was := first
-		first = false
-		mu.Unlock()
-		if !was {
-			return 200, `{"user-1":{"aliases":{"new":{}}}}`
-		}
+		f.set("GET /_alias", 200, `{"user-1":{"aliases":{"new":{}}}}`)
 		close(begun)
 		<-goOn
 		return 200, `{}` // what was true when it began
 	})
-	c := f.cluster(cluster.Config{})
 	early := make(chan error)
-	go func() { _, err := c.Expand(context.Background(), "x*"); early <- err }()
+	go func() { _, err := c.Resolve(context.Background(), "unknown"); early <- err }()
 	<-begun
+	f.take()
 	var wg sync.WaitGroup
+	ctx := waitCtx{t.Context(), make(chan struct{}, 20)}
 	for range 20 {
 		wg.Go(func() {
-			r, err := c.Resolve(context.Background(), "new")
+			r, err := c.Resolve(ctx, "new")
 			if err != nil || r.Write != "user-1" {
 				t.Errorf("got %+v %v", r, err)
 			}
 		})
 	}
-	close(goOn) // who came before or after that sees the change all the same
+	for range 20 {
+		<-ctx.waits
+	}
+	close(goOn)
 	wg.Wait()
 	if err := <-early; err != nil {
 		t.Error(err)
 	}
-	if n := f.count("own GET /_alias"); n > 5 {
+	if n := f.count("own GET /_alias"); n != 1 {
 		t.Errorf("%d refreshes for 20 requests that waited together", n)
 	}
 }

@@ -105,6 +105,9 @@ func (c *Cluster) fresh(ctx context.Context) (*view, error) {
 			return nil, c.unknown(errors.New("the proxy is shutting down"))
 		}
 		f := c.flight
+		if f == nil && c.landed != nil && c.landed.number >= need {
+			f = c.landed // it began and ended while this caller woke up
+		}
 		if f == nil {
 			c.flights++
 			f = &flight{number: c.flights, done: make(chan struct{})}
@@ -135,7 +138,7 @@ func (c *Cluster) fly(f *flight) {
 	if f.err == nil {
 		c.view.Store(f.view)
 	}
-	c.flight = nil
+	c.flight, c.landed = nil, f
 	c.mu.Unlock()
 	close(f.done)
 }
