@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/esproxy/esproxy/internal/access"
+	"github.com/esproxy/esproxy/internal/cluster"
+	"github.com/esproxy/esproxy/internal/envelope"
+	"github.com/esproxy/esproxy/internal/policy"
+	"github.com/esproxy/esproxy/internal/proxy"
+	"github.com/esproxy/esproxy/internal/rewrite"
+)
+
+// sealer lets the engine seal with a keyring.
+type sealer struct{ ring *envelope.Keyring }
+
+func (s sealer) NewDocument(r *policy.Rule, subject []byte) (rewrite.DocumentSealer, error) {
+	d, err := s.ring.NewDocument(r.Name, subject, r.Subject != "", kdf(r))
+	if err != nil {
+		return nil, sealFault(err)
+	}
+	return document{d}, nil
+}
+
+func (s sealer) IsToken(text []byte) bool { return envelope.IsToken(text) }
+
+type document struct{ *envelope.Document }
+
+func (d document) Seal(dst []byte, path string, value []byte) ([]byte, error) {
+	out, err := d.Document.Seal(dst, path, value)
+	if err != nil {
+		return out, sealFault(err)
+	}
+	return out, nil
+}
+
+// sealFault says what a client can do about an error of the envelope.
+func sealFault(err error) error {
+	switch {
+	case errors.Is(err, envelope.ErrBusy):
+		return &rewrite.Fault{Status: 429, Type: "esproxy_busy", Reason: "too many keys are being derived at once; try again"}
+	case errors.Is(err, envelope.ErrLimit):
+		return &rewrite.Fault{Status: 400, Type: "esproxy_document_too_large", Reason: "a protected value is larger than 64 MiB, or the document has more than 2^20 protected values; send smaller documents"}
+	case errors.Is(err, envelope.ErrSubject):
+		return &rewrite.Fault{Status: 400, Type: "esproxy_subject", Reason: "the subject must be 1 to 512 bytes of UTF-8"}
+	}
+	return err
+}
+
+// opener lets the engine open with a keyring.
+type opener struct{ ring *envelope.Keyring }
+
+func (o opener) NewSession() rewrite.OpenSession { return session{o.ring.NewOpener()} }
+
+type session struct{ o *envelope.Opener }
+
+func (s session) Open(dst []byte, r *policy.Rule, path string, subject, token []byte) ([]byte, error) {
+	out, err := s.o.Open(dst, r.Name, path, subject, r.Subject != "", kdf(r), token)
+	if err != nil {
+		return out, openError{err}
+	}
+	return out, nil
+}
+
+func (s session) Close() { s.o.Close() }
+
+// openError gives the class of an error for metrics.
+type openError struct{ error }
+
+func (e openError) Unwrap() error { return e.error }
+
+// Reason names the class.
+func (e openError) Reason() string {
+	switch {
+	case errors.Is(e.error, envelope.ErrUnknownKey):
+		return "unknown_key"
+	case errors.Is(e.error, envelope.ErrCompromised):
+		return "compromised_key"
+	case errors.Is(e.error, envelope.ErrMalformed):
+		return "malformed"
+	case errors.Is(e.error, envelope.ErrProfile):
+		return "profile"
+	case errors.Is(e.error, envelope.ErrUnbound):
+		return "unbound"
+	case errors.Is(e.error, envelope.ErrBusy):
+		return "busy"
+	}
+	return "auth"
+}
+
+func kdf(r *policy.Rule) envelope.KDF {
+	if r.KDF == policy.ScryptPerSubject {
+		return envelope.ScryptPerSubject
+	}
+	return envelope.HKDF
+}
+
+// judge lets the proxy judge grant headers with a verifier.
+type judge struct{ v *access.Verifier }
+
+func (j judge) Judge(authorization, credentials []string, secure bool) (*proxy.Grantee, error) {
+	s, err := j.v.Judge(authorization, credentials, secure)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	return &proxy.Grantee{TokenID: s.TokenID, Who: s.Who, Grant: s.Grant, Viewer: s}, nil
+}
+
+// core is one generation of policy, keys and what is built of them.
+type core struct {
+	policy  *policy.Policy
+	key     *envelope.Key
+	ring    *envelope.Keyring
+	cluster *cluster.Cluster
+	state   *proxy.State
+}
+
+// loadPolicy reads the policy and checks it against the key.
+func loadPolicy(s *settings) (*policy.Policy, error) {
+	pol, err := policy.Load(s.Fields)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return pol, nil
+}
+
+// checkKeyID holds the key against the policy's key_id.
+func checkKeyID(pol *policy.Policy, key *envelope.Key) error {
+	if pol.KeyID != "" && pol.KeyID != key.ID().String() {
+		return usagef("MASTER_KEY has the id %s, and the policy's key_id asks for %s: this is the wrong key, or key_id must be changed", key.ID(), pol.KeyID)
+	}
+	return nil
+}
+
+// asker is what the cluster package asks through; the server gives it.
+type asker interface {
+	Own() rewrite.Caller
+	Budget() *proxy.Budget
+}
+
+// newCore builds everything that a reload replaces.
+func newCore(s *settings, srv asker, log *slog.Logger) (*core, error) {
+	pol, err := loadPolicy(s)
+	if err != nil {
+		return nil, err
+	}
+	key, ring, err := loadKeyring(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkKeyID(pol, key); err != nil {
+		return nil, err
+	}
+	c := &core{policy: pol, key: key, ring: ring}
+	var ids []string
+	for _, id := range ring.IDs() {
+		ids = append(ids, id.String())
+	}
+	c.cluster = cluster.New(cluster.Config{
+		Own:        srv.Own(),
+		HasOwn:     s.ElasticsearchUsername != "" || s.ElasticsearchAPIKey != "",
+		Policy:     func() *policy.Policy { return pol },
+		LoadedKeys: ids,
+		Log:        log,
+		KeyID: func(token []byte) (string, bool) {
+			h, err := envelope.Peek(token)
+			return h.KeyID.String(), err == nil
+		},
+	})
+	engine := &rewrite.Engine{
+		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: c.cluster, Budget: srv.Budget(),
+		Limits: rewrite.Limits{MaxDocument: int64(s.MaxDocument), MaxHit: int64(s.MaxHit)},
+	}
+	opt := access.Options{Audience: audience(s), AllowInsecure: s.AllowPlainGrants}
+	if s.MasterKeyLogin {
+		opt.MasterKeyLogin = access.MasterKeyCheck(s.MasterKey)
+	}
+	c.state = &proxy.State{
+		Planner:          engine,
+		Judge:            judge{access.NewVerifier(pol, key.ID(), key.TokenKey(), opt)},
+		MaxContentLength: c.cluster.MaxContentLength,
+		Protects:         protects(pol),
+		KeyID:            key.ID().String(),
+		Suite:            ring.Suite().String(),
+	}
+	return c, nil
+}
+
+// protects lists rule.field for the start line.
+func protects(pol *policy.Policy) []string {
+	var out []string
+	for _, r := range pol.Rules {
+		for _, f := range r.Fields {
+			out = append(out, r.Name+"."+f.Path)
+		}
+	}
+	return out
+}
+
+// recordSealer seals whole records by index name alone, for the dead letters of ingest.
+type recordSealer struct {
+	pol    *policy.Policy
+	engine *rewrite.Engine
+}
+
+func newRecordSealer(pol *policy.Policy, ring *envelope.Keyring) *recordSealer {
+	return &recordSealer{pol, &rewrite.Engine{Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}}}
+}
+
+// SealRecord seals the protected values of a record for index. Without a matching rule nobody can
+// say what is protected (the name may be an alias), so the record is not kept.
+func (r *recordSealer) SealRecord(index string, record []byte) ([]byte, error) {
+	rules, conflict := r.pol.Match([]string{index})
+	if conflict != nil {
+		return nil, conflict
+	}
+	if len(rules) == 0 {
+		return nil, fmt.Errorf("no rule names [%s], so it is not known what to seal", index)
+	}
+	return r.engine.SealDocument(nil, record, rules)
+}
+
+// fullView shows everything; for commands that hold the key.
+type fullView struct{}
+
+func (fullView) Reveal(*policy.Field) policy.Reveal { return policy.Plain }
+
+func (fullView) Mask(dst []byte, _ *policy.Field, _ []byte) []byte { return append(dst, `"****"`...) }
+
+// unopenedCounter counts values that stayed sealed.
+type unopenedCounter struct{ n int }
+
+func (c *unopenedCounter) Sealed(*policy.Field, int)                        {}
+func (c *unopenedCounter) Opened(*policy.Field, policy.Reveal, string, int) {}
+func (c *unopenedCounter) Unopened(_ string, n int)                         { c.n += n }
+func (c *unopenedCounter) Refused(string)                                   {}
+
+// checkStoredKeys tells early, in the log, that stored values lie under other keys; writes are refused then.
+func checkStoredKeys(ctx context.Context, c *core, log *slog.Logger) {
+	err := c.cluster.CheckKeys(ctx)
+	var f *rewrite.Fault
+	switch {
+	case err == nil:
+	case errors.As(err, &f) && f.Type == "esproxy_wrong_key":
+		log.Error("wrong MASTER_KEY", "reason", f.Reason)
+	default:
+		log.Warn("stored values could not be checked against MASTER_KEY; writes check again", "error", err)
+	}
+}
