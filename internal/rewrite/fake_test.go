@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/url"
 	"strings"
 	"sync"
@@ -18,9 +19,10 @@ import (
 // can be checked by eye. It has the length and alphabet of a real one.
 func fakeToken(rule, path, subject, value string) string {
 	text := strings.Join([]string{rule, path, url.QueryEscape(subject), value}, "|")
-	if pad := 160 - len(text); pad > 0 {
+	if pad := 151 - len(text); pad > 0 {
 		text += strings.Repeat(" ", pad)
 	}
+	text += fmt.Sprintf("|%08x", crc32.ChecksumIEEE([]byte(text))) // stands for the tag
 	return "esp1." + base64.RawURLEncoding.EncodeToString([]byte(text))
 }
 
@@ -80,8 +82,9 @@ func (s fakeSession) Open(dst []byte, rule *policy.Rule, path string, subject, t
 	if err != nil {
 		return dst, &fakeOpenError{"malformed"}
 	}
-	part := strings.SplitN(string(raw), "|", 4)
-	if len(part) != 4 {
+	text, tag := raw[:max(0, len(raw)-9)], raw[max(0, len(raw)-9):]
+	part := strings.SplitN(string(text), "|", 4)
+	if len(part) != 4 || string(tag) != fmt.Sprintf("|%08x", crc32.ChecksumIEEE(text)) {
 		return dst, &fakeOpenError{"malformed"}
 	}
 	if part[0] == "otherkey" {
