@@ -1,0 +1,57 @@
+package rewrite
+
+import (
+	"strings"
+
+	"github.com/esproxy/esproxy/internal/policy"
+)
+
+// patterns gives the index patterns of a template: a string or a list of them. "template" is the name
+// that old legacy templates use.
+func (c *controlPass) patterns(root *treeValue) []string {
+	var out []string
+	for _, name := range [...]string{"index_patterns", "template"} {
+		v := root.member(name)
+		switch {
+		case v.isString():
+			out = append(out, strings.Split(string(c.text(v)), ",")...)
+		case v.isArray():
+			for i := range v.kids {
+				out = append(out, string(c.text(&v.kids[i])))
+			}
+		}
+	}
+	return out
+}
+
+// templateRules gives the rules whose patterns overlap those of a template, and the fields whose mapping
+// is added to it: those of rules that claim every index of the template.
+func templateRules(patterns []string, rules []*policy.Rule) (overlap []*policy.Rule, add []*policy.Field) {
+	for _, r := range rules {
+		one := &policy.Policy{Rules: []*policy.Rule{r}}
+		overlaps, within := false, true
+		for _, p := range patterns {
+			// The pattern may be that of a data stream, and the rule's that of its backing indices.
+			overlaps = overlaps || one.CouldMatch(p) || one.CouldMatch(".ds-"+p+"-*")
+			within = within && claimsAll(r, p)
+		}
+		if overlaps {
+			overlap = append(overlap, r)
+			if within {
+				add = append(add, r.Fields...)
+			}
+		}
+	}
+	return overlap, add
+}
+
+// claimsAll reports whether one pattern of the rule matches whatever the template's pattern matches: its stars then
+// stand for the stars of the template's.
+func claimsAll(r *policy.Rule, pattern string) bool {
+	for _, own := range r.Indices {
+		if strings.HasPrefix(own, ".") == strings.HasPrefix(pattern, ".") && globMatch(own, pattern) {
+			return true
+		}
+	}
+	return false
+}
