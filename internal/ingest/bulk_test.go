@@ -334,3 +334,14 @@ func TestProgressOnATerminalIsABar(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestProgressElsewhereIsLines(t *testing.T) {
+	e := newEnv(t)
+	e.api(sampleapi.Options{N: 30}, "/users")
+	e.opt.BatchCount, e.clock.step = 10, 3*time.Second
+	e.mustRun()
+	lines := strings.Split(strings.TrimSpace(e.out.String()), "\n")
+	if len(lines) < 2 || !strings.HasPrefix(lines[0], "ingest: read ") || strings.Contains(e.out.String(), "\r") || !strings.Contains(lines[len(lines)-1], "created 30") {
+		t.Errorf("output %q, want lines and the summary", e.out)
+	}
+}

@@ -120,6 +120,7 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type clock struct {
 	mu     sync.Mutex
 	now    time.Time
+	step   time.Duration // how far the clock moves each time it is read
 	waits  []time.Duration
 	onWait func(time.Duration)
 }
@@ -129,6 +130,7 @@ func newClock() *clock { return &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, ti
 func (c *clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.now = c.now.Add(c.step)
 	return c.now
 }
 

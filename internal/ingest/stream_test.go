@@ -57,7 +57,7 @@ func accepting(t *testing.T, seen func()) string {
 
 // Whatever the source's size, a few batches are all that is held.
 func TestMemoryDoesNotGrowWithTheSource(t *testing.T) {
-	const n = 60_000 // 60 MB
+	const n = 30_000 // 30 MB
 	e := newEnv(t)
 	var peak uint64
 	requests := 0
@@ -75,7 +75,7 @@ func TestMemoryDoesNotGrowWithTheSource(t *testing.T) {
 		t.Errorf("%s, want %d created", s, n)
 	}
 	if peak == 0 || peak > 24<<20 {
-		t.Errorf("%d MiB of live heap at most, want under 24 for a source of 60 MB in batches of 1 MiB", peak>>20)
+		t.Errorf("%d MiB of live heap at most, want under 24 for a source of 30 MB in batches of 1 MiB", peak>>20)
 	}
 }
 
