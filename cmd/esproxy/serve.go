@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/esproxy/esproxy/internal/cluster"
 	"github.com/esproxy/esproxy/internal/proxy"
 )
 
@@ -102,6 +104,9 @@ func setMemoryLimit(s *settings) {
 	}
 }
 
+// viewGrace is how long a replaced view of the cluster still answers requests that began under it.
+const viewGrace = 10 * time.Minute
+
 // serve runs the proxy until ctx ends. started, if not nil, is called when it listens.
 func serve(ctx context.Context, env environ, load func() (*settings, error), started func(*proxy.Server, *core)) error {
 	s, err := load()
@@ -129,6 +134,14 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 
 	var mu sync.Mutex
 	var current *core
+	var views []*cluster.Cluster
+	defer func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, v := range views {
+			v.Close()
+		}
+	}()
 	var srv *proxy.Server
 	cfg.Reload = func(context.Context) (*proxy.State, error) {
 		s, err := load()
@@ -141,10 +154,16 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		old := current
+		old := current.cluster
 		current = c
-		// Requests in flight still ask the old view; it only stops refreshing itself.
-		old.cluster.Close()
+		views = append(views, c.cluster)
+		// Requests in flight still ask the old view.
+		time.AfterFunc(viewGrace, func() {
+			old.Close()
+			mu.Lock()
+			defer mu.Unlock()
+			views = slices.DeleteFunc(views, func(v *cluster.Cluster) bool { return v == old })
+		})
 		return c.state, nil
 	}
 	if srv, err = proxy.New(cfg); err != nil {
@@ -154,12 +173,7 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 	if err != nil {
 		return err
 	}
-	current = first
-	defer func() {
-		mu.Lock()
-		defer mu.Unlock()
-		current.cluster.Close()
-	}()
+	current, views = first, append(views, first.cluster)
 	srv.Swap(first.state)
 
 	ctx, stop := context.WithCancel(ctx)

@@ -137,6 +137,9 @@ func (x *exchange) serve() *rewrite.Fault {
 		return asFault(err, http.StatusInternalServerError, typeInternal, "the proxy could not plan this request")
 	}
 	x.plan = plan
+	if plan.Done != nil {
+		defer plan.Done()
+	}
 	planned := rewrite.Target{Method: r.Method, Path: path, Query: query}
 	target := func() string {
 		switch t := plan.Target; {
@@ -209,17 +212,15 @@ func (x *exchange) pass(ctx context.Context, target string) *rewrite.Fault {
 	return nil
 }
 
-// trailer announces the client's trailers. net/http fills the map when the body ends; ours are dropped
-// before that, since it ignores what was not announced.
+// trailer announces the client's trailers. net/http's server fills the map when the body ends, and its
+// transport sends the map after that; ours are taken out before and then again.
 func (x *exchange) trailer() http.Header {
 	if x.r.Trailer == nil {
 		return nil
 	}
-	for name := range x.r.Trailer {
-		if len(name) >= len(ownPrefix) && strings.EqualFold(name[:len(ownPrefix)], ownPrefix) {
-			delete(x.r.Trailer, name)
-		}
-	}
+	drop := func() { removeOwn(x.r.Trailer) }
+	drop()
+	x.body.onEnd = drop
 	return x.r.Trailer
 }
 

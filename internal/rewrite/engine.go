@@ -106,8 +106,9 @@ type Cluster interface {
 	// Documents looks up stored documents, realtime, in the order of refs, with the caller's
 	// credentials and after a 403 with the proxy's own. paths limit what _source holds.
 	Documents(ctx context.Context, caller Caller, refs []Ref, paths []string) ([]Stored, error)
-	// MaxContentLength is the server's http.max_content_length in bytes.
-	MaxContentLength(ctx context.Context) int64
+	// Changed tells that a request may have changed indices, aliases, data streams, templates or mappings:
+	// the next question is answered from a view that is younger than the call.
+	Changed()
 }
 
 // Budget is the memory that bodies of all requests share.
@@ -172,6 +173,8 @@ type Plan struct {
 	Target Target
 	// Transform is nil when both bodies pass untouched and undecoded.
 	Transform Transform
+	// Done, if not nil, is to be called once when the exchange is over, whatever came of it.
+	Done func()
 }
 
 // Target is a request line: method, raw path and raw query.

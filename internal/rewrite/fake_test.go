@@ -283,3 +283,5 @@ func fakeEngine(t testing.TB) (*Engine, *fakeCluster, *fakeCrypto) {
 		Limits: Limits{MaxDocument: 16 << 20, MaxHit: 16 << 20},
 	}, cluster, crypto
 }
+
+func (c *fakeCluster) Changed() {}

@@ -17,6 +17,9 @@ func (e *Engine) Plan(ctx context.Context, call *Call) (*Plan, error) {
 		return nil, fault
 	}
 	p := &Plan{Route: m.template, API: m.api, Target: Target{call.Method, call.Path, call.Query}}
+	if m.changesNames() {
+		p.Done = e.Cluster.Changed
+	}
 	if m.verdict == verdictPass {
 		return p, nil
 	}

@@ -173,3 +173,20 @@ func findRoute(method, path string) (*matched, *Fault) {
 	}
 	return m, nil
 }
+
+// changesNames reports whether a request of this row may change what names stand for, or mappings.
+func (r *route) changesNames() bool {
+	if r.method == "GET" || r.method == "HEAD" || r.method == "OPTIONS" {
+		return false
+	}
+	switch r.api {
+	case "indices.refresh", "indices.flush", "indices.forcemerge", "indices.clear_cache", "indices.analyze", "indices.validate_query",
+		"indices.resolve_index", "indices.simulate_template", "indices.simulate_index_template", "indices.disk_usage",
+		"indices.reload_search_analyzers":
+		return false
+	case "cluster.put_component_template", "cluster.delete_component_template", "cluster.put_settings", "snapshot.restore",
+		"searchable_snapshots.mount", "unlisted.put_mapping", "dangling_indices.import_dangling_index", "features.reset_features":
+		return true
+	}
+	return strings.HasPrefix(r.api, "indices.") || strings.HasPrefix(r.api, "ccr.") || strings.HasPrefix(r.api, "streams.") || strings.HasPrefix(r.api, "ilm.")
+}
