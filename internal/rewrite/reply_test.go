@@ -426,7 +426,7 @@ func TestReplyHugeValues(t *testing.T) {
 	eng, _, _ := fakeEngine(t)
 	eng.Budget.(*fakeBudget).max = 1 // nothing may grow
 	o := &opening{eng: eng, viewer: replyFull, counter: &fakeCounter{}}
-	const size = 64 << 20
+	const size = 8 << 20
 	in := io.MultiReader(
 		strings.NewReader(`{"suggest":"`), io.LimitReader(replyRepeat(`\u00e9\ud83d\ude00é`), size/20*20),
 		strings.NewReader(`","n":-`), io.LimitReader(replyRepeat("7"), size), strings.NewReader(`.5,"l":[`),
