@@ -106,14 +106,6 @@ type fakeCluster struct {
 	paths []string // of the last look-up
 	limit int64
 	ready error
-
-	changes int // calls of Changed
-}
-
-func (c *fakeCluster) Changed() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.changes++
 }
 
 func (c *fakeCluster) Resolve(_ context.Context, name string) (Resolved, error) {
