@@ -127,13 +127,7 @@ func errResponse(e *esError) *response { return &response{status: e.status, body
 func (n *Node) read(hr *http.Request) (*request, *response) {
 	raw := hr.URL.EscapedPath()
 	r := &request{method: hr.Method, path: raw, params: map[string]string{}, now: n.now().UnixMilli()}
-	for _, s := range strings.Split(raw, "/") {
-		r.segs = append(r.segs, s)
-	}
-	for len(r.segs) > 0 && r.segs[len(r.segs)-1] == "" {
-		r.segs = r.segs[:len(r.segs)-1]
-	}
-	r.segs = slices.DeleteFunc(r.segs, func(s string) bool { return s == "" })
+	r.segs = slices.DeleteFunc(strings.Split(raw, "/"), func(s string) bool { return s == "" })
 	for _, kv := range strings.FieldsFunc(hr.URL.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) {
 		k, v, _ := strings.Cut(kv, "=")
 		r.params[decodeComponent(k, true)] = decodeComponent(v, true)
@@ -196,7 +190,7 @@ func checkContentType(h string) *response {
 func replyType(hr *http.Request) (string, *esError) {
 	accept, ctype := hr.Header.Get("Accept"), hr.Header.Get("Content-Type")
 	at, ap := mediaType(accept)
-	ct, cp := mediaType(ctype)
+	_, cp := mediaType(ctype)
 	vendor := strings.HasPrefix(at, "application/vnd.elasticsearch+")
 	if v := ap["compatible-with"]; vendor && v != "" && v != "8" {
 		return "application/json", unsupported("compatibility with version [%s]", v)
@@ -204,23 +198,17 @@ func replyType(hr *http.Request) (string, *esError) {
 	if v := cp["compatible-with"]; v != "" && v != "8" {
 		return "application/json", unsupported("compatibility with version [%s]", v)
 	}
-	if hr.ContentLength != 0 && (ap["compatible-with"] != "") != (cp["compatible-with"] != "") && (accept == "" || at != "*/*" || cp["compatible-with"] != "") {
+	// A body and its reply must agree on the version (RestCompatibleVersionHelper).
+	if hr.ContentLength != 0 && (ap["compatible-with"] != "") != (cp["compatible-with"] != "") {
 		show := func(s string) string {
-			if s == "" {
+			if s == "" || s == "*/*" {
 				return "null"
 			}
 			return s
 		}
-		if ap["compatible-with"] != "" || accept == "" || at == "*/*" || at == "application/json" {
-			_ = ct
-			e := errf(400, "media_type_header_exception", "Invalid media-type value on headers [Content-Type, Accept]")
-			a := show(accept)
-			if at == "*/*" {
-				a = "null"
-			}
-			e.cause = errf(400, "status_exception", "A compatible version is required on both Content-Type and Accept headers if either one has requested a compatible version. Accept=%s, Content-Type=%s", a, show(ctype))
-			return "application/json", e
-		}
+		e := errf(400, "media_type_header_exception", "Invalid media-type value on headers [Content-Type, Accept]")
+		e.cause = errf(400, "status_exception", "A compatible version is required on both Content-Type and Accept headers if either one has requested a compatible version. Accept=%s, Content-Type=%s", show(accept), show(ctype))
+		return "application/json", e
 	}
 	switch {
 	case accept == "" || at == "*/*" || at == "application/*" || strings.Contains(accept, ","):

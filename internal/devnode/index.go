@@ -18,6 +18,7 @@ import (
 	"github.com/blevesearch/bleve/v2/analysis/tokenizer/single"
 	"github.com/blevesearch/bleve/v2/analysis/tokenizer/unicode"
 	"github.com/blevesearch/bleve/v2/document"
+	"github.com/blevesearch/bleve/v2/index/scorch"
 	bindex "github.com/blevesearch/bleve_index_api"
 )
 
@@ -76,7 +77,7 @@ func openStore(dir string) (*store, error) {
 	var b bleve.Index
 	var err error
 	if dir == "" {
-		b, err = bleve.NewMemOnly(m)
+		b, err = bleve.NewUsing("", m, scorch.Name, scorch.Name, nil)
 	} else if _, statErr := os.Stat(filepath.Join(dir, "index_meta.json")); statErr == nil {
 		b, err = bleve.Open(dir)
 	} else {
@@ -202,10 +203,9 @@ type view struct {
 	docs    map[string]*entry
 	gen     uint64
 
-	once  sync.Once
-	own   *store // built on demand when the index has moved on
-	fail  error
-	stats sync.Map // field name to textStats
+	once sync.Once
+	own  *store // built on demand when the index has moved on
+	fail error
 }
 
 func (ix *index) view() *view {
@@ -250,11 +250,4 @@ func (v *view) close() error {
 		return v.own.close()
 	}
 	return nil
-}
-
-// sorted returns the documents in index order.
-func (v *view) sorted() []*entry {
-	es := slices.Collect(maps.Values(v.docs))
-	slices.SortFunc(es, func(a, b *entry) int { return int(a.seq - b.seq) })
-	return es
 }

@@ -103,8 +103,9 @@ func (n *Node) createIndexAPI(r *request) (*response, *esError) {
 	return ok(obj("acknowledged", true, "shards_acknowledged", true, "index", name)), nil
 }
 
-// elsewhereSettings may be given and change nothing here.
-var harmlessSettings = strings.Fields("index.number_of_routing_shards index.max_result_window index.mapping.total_fields.limit index.auto_expand_replicas index.codec index.priority index.hidden index.translog.durability")
+// elsewhereSettings are index settings that a real server has and this node
+// has not.
+var elsewhereSettings = strings.Fields("index.number_of_routing_shards index.max_result_window index.mapping.total_fields.limit index.auto_expand_replicas index.codec index.priority index.hidden index.translog.durability")
 
 // parseSettings reads settings, dotted or nested, with or without "index.".
 func parseSettings(v *jv) (*jv, int, *esError) {
@@ -141,7 +142,7 @@ func parseSettings(v *jv) (*jv, int, *esError) {
 		case "index.refresh_interval":
 			out.put("refresh_interval", t)
 		default:
-			if slices.Contains(harmlessSettings, k) || strings.HasPrefix(k, "index.analysis.") || strings.HasPrefix(k, "index.sort.") || strings.HasPrefix(k, "index.lifecycle.") ||
+			if slices.Contains(elsewhereSettings, k) || strings.HasPrefix(k, "index.analysis.") || strings.HasPrefix(k, "index.sort.") || strings.HasPrefix(k, "index.lifecycle.") ||
 				strings.HasPrefix(k, "index.mapping.") || strings.HasPrefix(k, "index.default_pipeline") || strings.HasPrefix(k, "index.final_pipeline") || strings.HasPrefix(k, "index.blocks.") {
 				return nil, 0, unsupported("the index setting [%s]", k)
 			}
@@ -151,7 +152,7 @@ func parseSettings(v *jv) (*jv, int, *esError) {
 	return out, replicas, nil
 }
 
-// indexHead answers HEAD /{index}.
+// getIndex serves GET and HEAD on /{index}.
 func (n *Node) getIndex(r *request) (*response, *esError) {
 	if err := r.allow("ignore_unavailable allow_no_indices", indexSkip, "features include_defaults"); err != nil {
 		return nil, err
