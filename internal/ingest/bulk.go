@@ -92,12 +92,12 @@ func newSender(o *Options, count *counter) (*sender, error) {
 		return nil, errors.New("the proxy's address must begin with http:// or https://")
 	}
 	u.Path = strings.TrimRight(u.Path, "/")
-	t, err := elastictransport.New(elastictransport.Config{
-		URLs:         []*url.URL{u},
-		Transport:    o.Transport,
-		DisableRetry: true, // it would not tell us, and knows no Retry-After
-		UserAgent:    "esproxy-ingest",
-	})
+	t, err := elastictransport.NewClient(
+		elastictransport.WithURLs(u),
+		elastictransport.WithTransport(o.Transport),
+		elastictransport.WithDisableRetry(), // it would not tell us, and knows no Retry-After
+		elastictransport.WithUserAgent("esproxy-ingest"),
+	)
 	if err != nil {
 		return nil, fmt.Errorf("the connection to the proxy: %w", err)
 	}

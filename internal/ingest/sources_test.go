@@ -14,8 +14,6 @@ import (
 	"github.com/esproxy/esproxy/internal/ingest/sampleapi"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func TestEverySourceStoresTheSameDocuments(t *testing.T) {
 	const n = 57
 	var ndjson, array bytes.Buffer
