@@ -106,7 +106,8 @@ func (c *controlPass) processor(p *treeValue, each string) error {
 		case kind == "remove" && name == "keep":
 		case kind == "kv" && (name == "field_split" || name == "include_keys" || name == "exclude_keys"):
 		case namesPaths(name):
-			writes := strings.Contains(name, "target") || strings.Contains(name, "output") || inPlace[kind] && p.member("target_field") == nil || kind == "rename"
+			writes := strings.Contains(name, "target") || strings.Contains(name, "output") ||
+				name != "copy_from" && (inPlace[kind] && p.member("target_field") == nil || kind == "rename")
 			if err := c.pipelinePaths(m, shown, each, writes); err != nil {
 				return err
 			}

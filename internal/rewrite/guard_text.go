@@ -106,6 +106,9 @@ func (g *guard) script(v *treeValue, field *policy.Field) error {
 	if v == nil {
 		return nil
 	}
+	if inner := v.member("script"); inner != nil { // a script clause where a script was expected
+		return g.script(inner, field)
+	}
 	if f := g.scriptReads(v); f != nil {
 		field = f
 	}
