@@ -1,0 +1,6 @@
+// Package test runs the esproxy program, as it is built, between a client and a server, and looks at both sides.
+//
+// The server is the embedded node, or a real Elasticsearch when ESPROXY_TEST_ES_URL names one. Everything that the proxy
+// sends to it goes through a recorder, so that tests can look for plaintext in all of it. Cases are text files in
+// cases/; the format stands in cases_test.go.
+package test
