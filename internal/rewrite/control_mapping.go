@@ -49,7 +49,8 @@ var mappingMembers = map[string]bool{
 func (c *controlPass) mapping(p controlPlace, add []*policy.Field) error {
 	v := p.there()
 	if v == nil {
-		return c.complete(p, nil, add)
+		c.complete(p, nil, add)
+		return nil
 	}
 	if !v.isObject() {
 		// Templates take a mapping as base64 of compressed text (org.elasticsearch.cluster.metadata.Template).
@@ -73,7 +74,8 @@ func (c *controlPass) mapping(p controlPlace, add []*policy.Field) error {
 	if isFalse(c, v.member("enabled")) {
 		return nil // documents are stored and not mapped
 	}
-	return c.complete(p, found, add)
+	c.complete(p, found, add)
+	return nil
 }
 
 // definition tells what a mapping holds on the way to a protected field.
@@ -87,7 +89,7 @@ type definition struct {
 type definitions struct{ of map[*policy.Field]definition }
 
 // complete plans the addition of the fields that the mapping does not define.
-func (c *controlPass) complete(p controlPlace, found *definitions, add []*policy.Field) error {
+func (c *controlPass) complete(p controlPlace, found *definitions, add []*policy.Field) {
 	type insertion struct {
 		at      controlPlace
 		members [][]byte
@@ -126,7 +128,6 @@ func (c *controlPass) complete(p controlPlace, found *definitions, add []*policy
 	for _, ins := range plan {
 		c.add(ins.at, ins.members)
 	}
-	return nil
 }
 
 func contains(members [][]byte, member []byte) bool {
