@@ -407,3 +407,36 @@ func TestSecondImplementation(t *testing.T) {
 type fakeClock struct{ now time.Time }
 
 func (c *fakeClock) Now() time.Time { return c.now }
+
+// The worked example of the specification is the first value of the file.
+func TestWorkedExample(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/envelope.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, ok := strings.Cut(string(doc), "## Worked example")
+	if !ok {
+		t.Fatal("the specification has no worked example")
+	}
+	var file vectorFile
+	readJSON(t, "vectors.json", &file)
+	k, v := file.Keys[0], file.Values[0]
+	wrap, err := wrapKeyOf(k.Root, v.Scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject, err := subjectKeyOf(k.Root, v.Scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oneLine := strings.ReplaceAll(example, "\n", "")
+	for name, want := range map[string]string{
+		"master key": k.Text, "token": v.Token, "root": fmt.Sprintf("%x", []byte(k.Root)), "value": v.Value,
+		"KEK": fmt.Sprintf("%x", []byte(v.KEK)), "DEK": fmt.Sprintf("%x", []byte(v.DEK)),
+		"wrap key": fmt.Sprintf("%x", wrap), "subject key": fmt.Sprintf("%x", subject),
+	} {
+		if !strings.Contains(oneLine, want) {
+			t.Errorf("the worked example lacks the %s %s", name, want)
+		}
+	}
+}
