@@ -31,6 +31,8 @@ type clientBody struct {
 	set     time.Time     // when the read deadline was set last
 
 	failure atomic.Pointer[error]
+	onEnd   func() // called by the reading goroutine when all was read; may be nil
+	onGone  func() // called by the reading goroutine when the client broke the body off; may be nil
 }
 
 // failed is what reading failed with, other than io.EOF.
@@ -82,6 +84,9 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	switch {
 	case err == io.EOF || b.length > 0 && total == b.length:
 		b.end.Store(true)
+		if err == io.EOF && b.onEnd != nil {
+			b.onEnd()
+		}
 		if b.window > 0 {
 			b.ctl.SetReadDeadline(time.Time{})
 		}
@@ -91,7 +96,11 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	case err != nil && b.window > 0 && errors.Is(err, os.ErrDeadlineExceeded):
 		return n, b.fail(faultSlow())
 	case err != nil:
-		return n, b.fail(err)
+		b.fail(err)
+		if b.onGone != nil {
+			b.onGone()
+		}
+		return n, err
 	}
 	if b.window > 0 {
 		b.waited += b.clock.Now().Sub(before)

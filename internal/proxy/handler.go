@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/esproxy/esproxy/internal/rewrite"
@@ -32,6 +33,8 @@ type exchange struct {
 
 	mu     sync.Mutex // orders 1xx replies, which come from another goroutine, with the final head
 	status int        // of the head that was written; 0 before
+
+	lost atomic.Bool // the client is gone
 }
 
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
@@ -127,11 +130,11 @@ func (x *exchange) serve() *rewrite.Fault {
 	if grantee != nil {
 		call.Viewer = grantee.Viewer
 	}
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := x.context()
 	defer cancel()
 	plan, err := x.st.Planner.Plan(ctx, call)
 	if err != nil {
-		if r.Context().Err() != nil {
+		if x.lost.Load() {
 			panic(http.ErrAbortHandler)
 		}
 		return asFault(err, http.StatusInternalServerError, typeInternal, "the proxy could not plan this request")
@@ -156,6 +159,26 @@ func (x *exchange) serve() *rewrite.Fault {
 	}
 	defer plan.Transform.Close()
 	return x.transform(ctx, cancel, target)
+}
+
+// context ends when the client is gone. The request's own context won't do: net/http ends it at every
+// failed read, also when it was we who stopped a body, and the reply would be lost with it.
+func (x *exchange) context() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(x.r.Context()))
+	gone := func() {
+		x.lost.Store(true)
+		cancel()
+	}
+	x.body.onGone = gone
+	stop := context.AfterFunc(x.r.Context(), func() {
+		if x.body.end.Load() { // else whoever reads the body learns why
+			gone()
+		}
+	})
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 func checkTarget(r *http.Request) *rewrite.Fault {
@@ -227,12 +250,13 @@ func (x *exchange) trailer() http.Header {
 // upstreamFault is the refusal for a request that got no reply. It ends the connection of a client that is gone.
 func (x *exchange) upstreamFault(err error) *rewrite.Fault {
 	switch {
-	case x.r.Context().Err() != nil:
+	case x.body.failed() != nil && !errors.Is(x.body.failed(), errStopped):
+		// Its framing may be broken while the client still listens.
+		return faultBadBody("the request's body could not be read to its end", err)
+	case x.lost.Load():
 		panic(http.ErrAbortHandler)
 	case errors.Is(err, errBadTarget):
 		return fault(http.StatusBadRequest, typeBadTarget, "a path that begins with two slashes may hold only plain characters; write it with one slash", err)
-	case x.body.failed() != nil && !errors.Is(x.body.failed(), errStopped):
-		return faultBadBody("the request's body could not be read to its end", err)
 	}
 	return faultUpstream("Elasticsearch could not be reached or closed the connection before it had answered. "+
 		"It does the latter for bodies over its http.max_content_length, and during a search that meets a stored document in UTF-16. "+

@@ -38,6 +38,15 @@ func removeHopFields(h http.Header) {
 	}
 }
 
+// removeOwn removes the fields that are meant for this proxy, in any spelling.
+func removeOwn(h http.Header) {
+	for name := range h {
+		if len(name) >= len(ownPrefix) && strings.EqualFold(name[:len(ownPrefix)], ownPrefix) {
+			delete(h, name)
+		}
+	}
+}
+
 // upstreamHeader is the head that goes to Elasticsearch for a request that came with h: a copy without
 // fields of this hop and without our own. Content-Length and Transfer-Encoding are framing and left
 // to the transport.
@@ -47,11 +56,7 @@ func upstreamHeader(h http.Header) http.Header {
 		out = http.Header{}
 	}
 	removeHopFields(out)
-	for name := range out {
-		if len(name) >= len(ownPrefix) && strings.EqualFold(name[:len(ownPrefix)], ownPrefix) {
-			delete(out, name)
-		}
-	}
+	removeOwn(out)
 	delete(out, "Content-Length")
 	// net/http writes one User-Agent, its own when there is none. An entry without a value suppresses
 	// that; under a name that it does not recognise, repeated or empty values pass.

@@ -55,7 +55,7 @@ func (x *exchange) open(head http.Header, status int, in io.Reader, src *replySo
 	if err == nil {
 		return nil
 	}
-	if out.committed || x.r.Context().Err() != nil {
+	if out.committed || x.lost.Load() {
 		x.s.cfg.Log.Warn("reply aborted", "route", x.plan.Route, "cause", causeText(err))
 		panic(http.ErrAbortHandler)
 	}

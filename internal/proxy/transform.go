@@ -143,10 +143,10 @@ func (x *exchange) requestFailed(up *upWriter, reader *requestReader, err error,
 		defer early.resp.Body.Close()
 		return x.earlyReply(early.resp)
 	}
-	if x.r.Context().Err() != nil {
+	var f *rewrite.Fault
+	if x.lost.Load() && !errors.As(reader.err, &f) {
 		panic(http.ErrAbortHandler)
 	}
-	var f *rewrite.Fault
 	for _, e := range []error{reader.err, up.err, err} {
 		if errors.As(e, &f) {
 			return f

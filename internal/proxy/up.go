@@ -171,7 +171,7 @@ func (u *upWriter) start() {
 		if !u.finished {
 			u.early = &a
 		}
-		stop := !u.finished && (err != nil || resp.StatusCode >= 400)
+		stop := !u.finished
 		u.mu.Unlock()
 		u.result <- a
 		if err != nil || stop {
