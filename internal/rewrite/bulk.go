@@ -302,7 +302,7 @@ func (t *bulk) reject(it *item) error {
 	if it.fault.Status == 401 {
 		return it.fault // Elasticsearch would not have read one item
 	}
-	if t.filter != nil && !t.filter.perItem() {
+	if !t.filter.perItem() {
 		return &Fault{Status: 400, Type: it.fault.Type, Reason: "action [" + strconv.Itoa(it.ordinal) + "] (counted from 0) is refused, and the parameter [filter_path] leaves no entry for each item in which to say so: " + it.fault.Reason}
 	}
 	if len(t.bad) >= maxBadItems {
@@ -501,7 +501,8 @@ func (t *bulk) Reply(ctx context.Context, head ReplyHead) (func(io.Reader, io.Wr
 	if t.sources {
 		s.open = t.opening
 	}
-	if t.again.any() {
+	// A reply that lacks entries does not tell which item one is of; the conflict is the client's then.
+	if t.again.any() && t.filter.perItem() {
 		s.wanted = t.again.wanted
 		s.replace = func(ordinal int, item []byte) ([]byte, error) { return t.again.replace(ctx, t, ordinal, item) }
 	}
