@@ -52,14 +52,14 @@ func (e *Engine) SealedAt(doc []byte, rules []*policy.Rule) []string {
 		return nil
 	}
 	var p part
-	scan := newDocScanner(func(s []byte) bool { return bytes.HasPrefix(s, []byte("esp1.")) })
+	scan := newDocScanner(func([]byte) bool { return false })
 	if err := scan.document(doc, t, &p); err != nil {
 		return nil
 	}
 	var paths []string
 	for i := range p.found {
 		f := &p.found[i]
-		if f.token && (len(paths) == 0 || paths[len(paths)-1] != f.field.Path) {
+		if bytes.HasPrefix(doc[f.start:], []byte(`"esp1.`)) && (len(paths) == 0 || paths[len(paths)-1] != f.field.Path) {
 			paths = append(paths, f.field.Path)
 		}
 	}
