@@ -59,6 +59,9 @@ func (s *Server) reloadCerts() {
 // ctx ends. A file that can't be read counts as unchanged: it may just be being replaced. Times and names of
 // files don't count, so it also works where a secret is mounted through links.
 func Watch(ctx context.Context, files []string, interval time.Duration, clock Clock, changed func()) {
+	if clock == nil {
+		clock = systemClock{}
+	}
 	sums := make([][sha256.Size]byte, len(files))
 	look := func() (differs bool) {
 		for i, name := range files {
