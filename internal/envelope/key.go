@@ -133,7 +133,7 @@ func parseBare(text string, opt KeyOptions) ([]byte, error) {
 	case text == "":
 		return nil, errors.New("master key: it is empty; make one with keygen")
 	case strings.HasPrefix(trimmed, "estk"):
-		return nil, errors.New("master key: this is a token key, which only makes access tokens; a master key begins with esk1: or espw1:")
+		return nil, errors.New("master key: this is a token key, which only makes access tokens; give the master key, which begins with esk1: or espw1: and not with estk")
 	case strings.HasPrefix(trimmed, "esk"), strings.HasPrefix(trimmed, "espw"):
 		return nil, errors.New("master key: it begins like a key but is none; a key begins with exactly esk1: or espw1:, without blanks before it")
 	case !opt.AllowBarePassphrase:

@@ -48,6 +48,7 @@ type Document struct {
 	suite  Suite
 	scope  string
 	header [maxHeader]byte
+	text   []byte // prefix and the header in base64, as far as whole groups of three bytes go
 	dek    box
 	kek    box
 	key    [keySize]byte
@@ -120,6 +121,7 @@ func (d *Document) begin(r *Keyring, keys *scopeKeys, subject []byte, h Header) 
 	d.kek.seal(append(head, d.key[:]...), offWrap, d.data, &d.rnd) // stays inside d.header, which has room for it
 	clear(d.key[:])
 	d.kek.clear()
+	d.text = base64.RawURLEncoding.AppendEncode(append(d.text[:0], prefix...), d.header[:wholeGroups(h.Suite.headerSize())])
 	return nil
 }
 
@@ -147,20 +149,23 @@ func (d *Document) Seal(dst []byte, path string, value []byte) ([]byte, error) {
 	clear(pad)
 	raw = d.dek.seal(raw[:len(raw)+len(pad)], at, d.data, &d.rnd)
 	d.raw = raw
-	dst = slices.Grow(dst, TokenLen(d.suite, len(value)))
-	return base64.RawURLEncoding.AppendEncode(append(dst, prefix...), raw), nil
+	dst = append(slices.Grow(dst, TokenLen(d.suite, len(value))), d.text...)
+	return base64.RawURLEncoding.AppendEncode(dst, raw[wholeGroups(at):]), nil
 }
+
+// wholeGroups is the largest multiple of three up to n: so many bytes encode to base64 on their own.
+func wholeGroups(n int) int { return n / 3 * 3 }
 
 // Close forgets the DEK. A second Close does nothing as long as the document has not been handed out again.
 func (d *Document) Close() {
 	if !d.open {
 		return
 	}
-	raw, data := d.raw[:0], d.data[:0]
+	raw, data, text := d.raw[:0], d.data[:0], d.text[:0]
 	if cap(raw) > keptBuffer {
 		raw = nil
 	}
 	d.rnd.clear()
-	*d = Document{raw: raw, data: data}
+	*d = Document{raw: raw, data: data, text: text}
 	documents.Put(d)
 }
