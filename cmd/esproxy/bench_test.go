@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/esproxy/esproxy/config"
+	"github.com/esproxy/esproxy/internal/envelope"
+	"github.com/esproxy/esproxy/internal/policy"
+	"github.com/esproxy/esproxy/internal/rewrite"
+)
+
+// plainCluster knows every name as an index of its own.
+type plainCluster struct{}
+
+func (plainCluster) Resolve(_ context.Context, name string) (rewrite.Resolved, error) {
+	return rewrite.Resolved{Names: []string{name}, Write: name}, nil
+}
+func (c plainCluster) Expand(ctx context.Context, name string) (rewrite.Resolved, error) {
+	return c.Resolve(ctx, name)
+}
+func (plainCluster) Ready(context.Context, rewrite.Caller, string, []*policy.Rule) error { return nil }
+func (plainCluster) Documents(_ context.Context, _ rewrite.Caller, refs []rewrite.Ref, _ []string) ([]rewrite.Stored, error) {
+	return make([]rewrite.Stored, len(refs)), nil
+}
+func (plainCluster) Changed() {}
+
+type freeBudget struct{}
+
+func (freeBudget) Acquire(context.Context, int64) error { return nil }
+func (freeBudget) Release(int64)                        {}
+
+func benchBulk(b *testing.B, suite envelope.Suite, index string) {
+	pol, err := policy.Parse("fields.yaml", config.Fields)
+	if err != nil {
+		b.Fatal(err)
+	}
+	text, err := envelope.GenerateKey()
+	if err != nil {
+		b.Fatal(err)
+	}
+	key, err := envelope.ParseKey(text, envelope.KeyOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ring, err := envelope.NewKeyring(key, nil, envelope.Options{Suite: suite})
+	if err != nil {
+		b.Fatal(err)
+	}
+	engine := &rewrite.Engine{
+		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: plainCluster{}, Budget: freeBudget{},
+		Limits: rewrite.Limits{MaxDocument: 16 << 20, MaxHit: 16 << 20},
+	}
+	const docs = 1000
+	var body bytes.Buffer
+	for i := range docs {
+		fmt.Fprintf(&body, `{"index":{"_id":"%d"}}`+"\n", i)
+		fmt.Fprintf(&body, `{"fec_alta":"2021-08-23T10:35:24.123Z","username":"user%d","code_zip":"57353-3487","credit_card_num":"6767-2293-4172-5169","credit_card_ccv":"824","cuenta_numero":"58443297","direccion":"some street 12","geo_latitud":"-25.4601","geo_longitud":"-120.4236","color_favorito":"azul","foto_dni":"http://images.example/1.jpg","ip":"203.0.113.4","auto":"Tarsis","auto_modelo":"Z40","auto_tipo":"x","auto_color":"azul","cantidad_compras_realizadas":62301,"avatar":"http://images.example/2.jpg","fec_birthday":"1977-06-06T00:45:46.512Z","id":"1"}`+"\n", i)
+	}
+	b.SetBytes(int64(body.Len()))
+	b.ReportAllocs()
+	for b.Loop() {
+		plan, err := engine.Plan(b.Context(), &rewrite.Call{Method: "POST", Path: "/" + index + "/_bulk", HasBody: true, ContentType: []string{"application/x-ndjson"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := plan.Transform.Request(b.Context(), plan, bytes.NewReader(body.Bytes()), io.Discard); err != nil {
+			b.Fatal(err)
+		}
+		plan.Transform.Close()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*docs), "ns/doc")
+}
+
+// BenchmarkBulk seals 1,000 documents of three protected values, of which each gets a DEK of its own.
+func BenchmarkBulk(b *testing.B) {
+	b.Run("gcm", func(b *testing.B) { benchBulk(b, envelope.GCM, "user") })
+	b.Run("eax", func(b *testing.B) { benchBulk(b, envelope.EAX, "user") })
+	b.Run("unprotected", func(b *testing.B) { benchBulk(b, envelope.GCM, "free") })
+}
