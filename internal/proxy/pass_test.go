@@ -240,9 +240,11 @@ func TestNoReplay(t *testing.T) {
 			}
 		} else {
 			wantFault(t, resp, 502, "esproxy_upstream_failed")
+			mu.Lock()
 			if seen[method] != 1 {
 				t.Errorf("%s was sent %d times", method, seen[method])
 			}
+			mu.Unlock()
 		}
 		p.stop()
 	}

@@ -20,6 +20,8 @@ import (
 const (
 	firstBackOff = time.Second
 	maxBackOff   = 30 * time.Second
+	// expectWait is how long a node may take to answer Expect: 100-continue before the body goes unasked.
+	expectWait = time.Second
 )
 
 // pool is the Elasticsearch nodes. Requests go round; a node that could not be connected to is left out
@@ -73,7 +75,7 @@ func newPool(cfg *Config) (*pool, error) {
 			DisableCompression:     true,
 			MaxIdleConnsPerHost:    128,
 			IdleConnTimeout:        90 * time.Second,
-			ExpectContinueTimeout:  time.Second,
+			ExpectContinueTimeout:  expectWait,
 			MaxResponseHeaderBytes: 1 << 20,
 			WriteBufferSize:        16 << 10,
 			ReadBufferSize:         16 << 10,
@@ -238,7 +240,7 @@ func (n *node) roundTrip(ctx context.Context, out *outgoing) (resp *http.Respons
 	if err != nil {
 		return nil, false, false, err
 	}
-	watch := &watcher{cut: out.cut}
+	watch := &watcher{cut: out.cut, over: make(chan struct{})}
 	trace := &httptrace.ClientTrace{GotConn: watch.gotConn}
 	if out.informed != nil {
 		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
@@ -255,6 +257,12 @@ func (n *node) roundTrip(ctx context.Context, out *outgoing) (resp *http.Respons
 	}).WithContext(httptrace.WithClientTrace(ctx, trace))
 	if out.body != nil {
 		req.Body = io.NopCloser(out.body())
+		if len(out.header["Expect"]) > 0 {
+			held := &heldBody{Reader: out.body(), watch: watch, done: ctx.Done()}
+			trace.Wait100Continue = func() { held.since.Store(time.Now().UnixNano()) }
+			trace.Got100Continue = func() { held.wanted.Store(true) }
+			req.Body = io.NopCloser(held)
+		}
 	}
 	resp, err = n.transport.RoundTrip(req)
 	if err != nil {
@@ -265,9 +273,36 @@ func (n *node) roundTrip(ctx context.Context, out *outgoing) (resp *http.Respons
 	return resp, true, true, nil
 }
 
+// heldBody is the body of a request with Expect: 100-continue. When the node answers at once, the transport would
+// send the body all the same, to keep the connection, and so ask the client for it. This body blocks
+// instead: an error might overtake the reply.
+type heldBody struct {
+	io.Reader
+	watch  *watcher
+	done   <-chan struct{}
+	since  atomic.Int64 // when the transport began to wait, Unix nanoseconds; 0: it didn't
+	wanted atomic.Bool
+}
+
+func (b *heldBody) Read(p []byte) (int, error) {
+	if since := b.since.Load(); since != 0 && !b.wanted.Load() {
+		if time.Since(time.Unix(0, since)) < expectWait {
+			select {
+			case <-b.watch.over:
+			case <-b.done:
+			}
+			return 0, errStopped
+		}
+		b.wanted.Store(true)
+	}
+	return b.Reader.Read(p)
+}
+
 // watcher follows the connections that one request is given.
 type watcher struct {
-	cut func()
+	cut  func()
+	over chan struct{} // closed when the request or its connection has ended
+	once sync.Once
 
 	mu   sync.Mutex
 	conn *countedConn
@@ -301,12 +336,14 @@ func (w *watcher) settle() {
 }
 
 func (w *watcher) closed() {
+	w.once.Do(func() { close(w.over) })
 	if w.cut != nil {
 		w.cut()
 	}
 }
 
 func (w *watcher) done() (sent, connected bool) {
+	w.once.Do(func() { close(w.over) })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.settle()
