@@ -1,14 +1,3 @@
-// Package rewrite knows how Elasticsearch reads requests and writes replies.
-//
-// From method, path, query and headers alone it makes a Plan: which body
-// transform the request needs, which the reply may need, and whether the
-// request is refused. The proxy carries the plan out and never looks inside a
-// body. Documents are read by one strict pass over RFC 8259 JSON: what no rule
-// names is copied as written, what a rule names is sealed, and what Elasticsearch
-// might read differently than this package does is refused.
-//
-// The package sees readers, writers and strings; it knows neither net/http nor
-// cryptography. What it needs of others it declares here.
 package rewrite
 
 import (
