@@ -96,7 +96,9 @@ func (r *request) checkDialect(t Transform) *Fault {
 			return compat7Fault()
 		}
 	}
-	if r.call.Viewer == nil || !opens(t) {
+	// Of a bulk the reply is read whenever an item is refused, so it must be JSON for everybody.
+	_, isBulk := t.(*bulk)
+	if !isBulk && (r.call.Viewer == nil || !opens(t)) {
 		return nil
 	}
 	reason := ""
@@ -114,7 +116,10 @@ func (r *request) checkDialect(t Transform) *Fault {
 		}
 	}
 	if reason != "" {
-		return refuse(406, "esproxy_not_acceptable", reason+" asks for a form in which values are not opened; ask for JSON, or send the request without "+"X-Esproxy-Authorization")
+		if isBulk {
+			return refuse(406, "esproxy_not_acceptable", reason+" asks for a reply into which refused items cannot be put; ask for JSON")
+		}
+		return refuse(406, "esproxy_not_acceptable", reason+" asks for a form in which values are not opened; ask for JSON, or send the request without X-Esproxy-Authorization")
 	}
 	return nil
 }
