@@ -1,0 +1,56 @@
+package main
+
+// verdicts are explained in the order in which a reader looks for them: what writes, what reads, what changes
+// mappings, what is refused, and last the long list of what passes. "A protected target" is an index, alias or data
+// stream that a rule applies to, by the name in the request or by what it stands for.
+var verdicts = []struct{ name, sentence, limits string }{
+	{
+		"bulk", "Every document is sealed, in `index`, `create` and `update` (`doc` and `upsert`); an item that cannot be sealed gets an error of its own in the reply, and the rest goes on.",
+		"that a bulk is executed whole or not at all when it is cut in the middle: Elasticsearch 8 executes nothing of it, 9 what it had read of a large one.",
+	},
+	{"doc", "The document is sealed; where no rule applies to the target both bodies pass untouched.", ""},
+	{"create", "The document is sealed, as for `doc`.", ""},
+	{
+		"update", "`doc` and `upsert` are sealed, after a look at the stored document where the subject is not in the request; a `script` is refused unless the rule allows scripts; `_source` in the reply is opened for a caller with a grant.",
+		"under `scripts: allow`, anything that a script writes.",
+	},
+	{
+		"update_by_query", "Constants on protected fields are refused in the query, and a script is refused unless the rule allows scripts.",
+		"under `scripts: allow`, anything that a script writes.",
+	},
+	{"reindex", "Into a protected target it is allowed from indices under the same rules, without a script; from anywhere else, and from a remote cluster, it is refused.", ""},
+	{"copy", "Clone, split and shrink are allowed where the source is under the same rules as the copy.", ""},
+	{
+		"search", "Constants on protected fields are refused, because they would stand upstream in clear and can match nothing; hits and inner hits are opened for a caller with a grant.",
+		"values in aggregations, highlights, suggestions, sort values and script fields stay sealed for everybody.",
+	},
+	{"async", "As `search`; the query is kept by Elasticsearch until the search is deleted.", ""},
+	{"async_get", "Hits are opened for a caller with a grant; without one the reply passes untouched.", ""},
+	{"scroll", "Hits are opened for a caller with a grant; scroll ids are never changed.", ""},
+	{"msearch", "As `search`, for each of the searches; one that is refused makes the request fail as a whole.", ""},
+	{"mget", "Documents are opened for a caller with a grant; without one the reply passes untouched.", ""},
+	{"get", "The document is opened for a caller with a grant; without one the reply passes untouched.", ""},
+	{
+		"source", "The document is opened for a caller with a grant; without one the reply passes untouched.",
+		"with `_source` filtered so that the subject is missing, the subject is looked up; where that fails the values stay sealed.",
+	},
+	{"explain", "Constants on protected fields are refused; the document in the reply is opened for a caller with a grant.", ""},
+	{"query", "Constants on protected fields are refused; the reply holds no documents and passes untouched.", ""},
+	{"terms_enum", "The terms of a protected field are not listed, and constants on protected fields in the filter are refused.", ""},
+	{"create_index", "Protected fields get the mapping that sealed values need; a body whose own mapping, settings, aliases or runtime fields work against sealed values is refused, with the right mapping shown.", ""},
+	{"rollover", "As `create_index` where the body defines the new index; without a body it passes, and the first write sees to the mapping.", ""},
+	{"mapping", "Protected fields get the mapping that sealed values need; a definition that works against sealed values is refused.", ""},
+	{"index_template", "As `mapping`, for every rule that the template's patterns can meet.", "templates that were stored around the proxy; the first write to an index of theirs checks its mapping."},
+	{"component_template", "Definitions that work against sealed values are refused, whatever index they end up in.", ""},
+	{"legacy_template", "As `index_template`.", ""},
+	{"simulate_template", "A template in the body is checked like one that is stored.", ""},
+	{"pipeline", "Processors that write to protected fields, or send documents to other indices, are refused.", "pipelines that were stored around the proxy."},
+	{"settings", "Settings of protected indices that lose `_source` or change how sealed values are kept are refused.", ""},
+	{"aliases", "Constants on protected fields in the filter of an alias are refused.", ""},
+	{"unprotected", "Passes, both bodies untouched, where no rule applies to any target; refused for protected targets, because its bodies are not read yet.", ""},
+	{"refuse", "Refused with `esproxy_refused_endpoint`, unless the policy has no rules or every target in the path is a system index that no rule names.", ""},
+	{
+		"pass", "Both bodies pass untouched, and are not read.",
+		"that nobody puts a protected value where it does not belong, such as the name of an index, a description or the metadata of a policy: it goes up as written.",
+	},
+}

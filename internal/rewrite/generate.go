@@ -1,0 +1,3 @@
+package rewrite
+
+//go:generate go run ./gendocs routes.tsv ../../docs/endpoints.md
