@@ -151,7 +151,7 @@ func (s *docScanner) metadata(pos int, a *action) (int, error) {
 		}
 		switch b[pos] {
 		case '}':
-			return pos + 1, nil
+			return s.closeObject(&frame, pos)
 		case ',':
 			pos = skipSpace(b, pos+1)
 		default:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"hash/maphash"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -40,73 +41,65 @@ func (p *part) reset(rules int) {
 	clear(p.subj)
 }
 
-// names remembers the member names of the objects that are open, to find duplicates.
-// Few names are compared one by one, many through a map, so that no document is slow.
+// names remembers hashes of the member names of the objects that are open, to find duplicates: eight bytes
+// for a name, and no object takes more than n log n steps. Two different names collide with a chance of 2^-64; the
+// seed is random.
 type names struct {
 	seed  maphash.Seed
 	stack []uint64
-	many  map[manyKey]struct{}
-	frame uint32
-}
-
-type manyKey struct {
-	frame uint32
-	hash  uint64
 }
 
 // nameFrame is one open object.
 type nameFrame struct {
-	base  int
-	id    uint32
-	count int
+	base, count int
+	seen        [4]uint64 // one bit for some bits of each name's hash
 }
 
-const fewNames = 16
+// fewNames is how many names are compared one by one; the names of larger objects are sorted at their end.
+const fewNames = 64
 
-func (n *names) open() nameFrame {
-	n.frame++
-	return nameFrame{base: len(n.stack), id: n.frame}
-}
+func (n *names) open() nameFrame { return nameFrame{base: len(n.stack)} }
 
-func (n *names) close(f *nameFrame) { n.stack = n.stack[:f.base] }
-
-// add reports whether name is new in f. Two different names collide with a chance of 2^-64; the seed is random.
+// add reports whether name is new in f, as far as that is told before the object ends.
 func (n *names) add(f *nameFrame, name []byte) bool {
 	h := maphash.Bytes(n.seed, name)
-	f.count++
-	if f.count <= fewNames {
-		for _, have := range n.stack[f.base:] {
-			if have == h {
-				return false
+	if f.count < fewNames {
+		word, bit := &f.seen[h>>62], uint64(1)<<(h>>56&63)
+		if *word&bit != 0 {
+			for _, have := range n.stack[f.base:] {
+				if have == h {
+					return false
+				}
 			}
 		}
-		n.stack = append(n.stack, h)
+		*word |= bit
+	}
+	f.count++
+	n.stack = append(n.stack, h)
+	return true
+}
+
+// close forgets the names of f, the innermost open object, and reports whether no name was there twice.
+func (n *names) close(f *nameFrame) bool {
+	all := n.stack[f.base:]
+	n.stack = n.stack[:f.base]
+	if f.count <= fewNames {
 		return true
 	}
-	if n.many == nil {
-		n.many = make(map[manyKey]struct{})
-	}
-	if f.count == fewNames+1 {
-		for _, have := range n.stack[f.base:] {
-			n.many[manyKey{f.id, have}] = struct{}{}
+	slices.Sort(all)
+	for i := 1; i < len(all); i++ {
+		if all[i] == all[i-1] {
+			return false
 		}
 	}
-	k := manyKey{f.id, h}
-	if _, dup := n.many[k]; dup {
-		return false
-	}
-	n.many[k] = struct{}{}
 	return true
 }
 
 func (n *names) reset() {
-	n.stack = n.stack[:0]
-	n.frame = 0
-	if len(n.many) > 1<<12 {
-		n.many = nil // a map keeps its size
-	} else {
-		clear(n.many)
+	if cap(n.stack) > 1<<12 {
+		n.stack = nil
 	}
+	n.stack = n.stack[:0]
 }
 
 // docScanner reads documents for one protected target: one strict pass that finds the protected
@@ -219,7 +212,6 @@ func (s *docScanner) array(pos int, n *node, depth int) (int, error) {
 
 func (s *docScanner) object(pos int, n *node, depth int, inArray, root bool) (int, error) {
 	frame := s.names.open()
-	defer s.names.close(&frame)
 	pos = skipSpace(s.b, pos+1)
 	if pos < len(s.b) && s.b[pos] == '}' {
 		return pos + 1, nil
@@ -255,13 +247,21 @@ func (s *docScanner) object(pos int, n *node, depth int, inArray, root bool) (in
 		}
 		switch s.b[pos] {
 		case '}':
-			return pos + 1, nil
+			return s.closeObject(&frame, pos)
 		case ',':
 			pos = skipSpace(s.b, pos+1)
 		default:
 			return pos, badSyntax(pos, "expected a comma or }")
 		}
 	}
+}
+
+// closeObject ends the object whose closing brace is at pos.
+func (s *docScanner) closeObject(frame *nameFrame, pos int) (int, error) {
+	if !s.names.close(frame) {
+		return pos, badSyntax(pos, "a member name twice in the object that ends")
+	}
+	return pos + 1, nil
 }
 
 // name reads and checks the member name at pos. The result is valid until the next call.
