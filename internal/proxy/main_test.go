@@ -277,3 +277,30 @@ func reply(status, headers, body string) string {
 }
 
 var quiet = log.New(io.Discard, "", 0)
+
+// manualClock stands until it is moved. After gives ticks, and tells asked first, where they are set.
+type manualClock struct {
+	mu    sync.Mutex
+	now   time.Time
+	ticks chan time.Time
+	asked chan bool
+}
+
+func (c *manualClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *manualClock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+func (c *manualClock) After(time.Duration) <-chan time.Time {
+	if c.asked != nil {
+		c.asked <- true
+	}
+	return c.ticks
+}
