@@ -141,17 +141,26 @@ func addSettings(cmd *cobra.Command, envs ...string) {
 	})
 }
 
-// loadSettings reads the environment and the flags that cmd has for it. Errors name variables and never quote values.
+// loadSettings reads the environment and the flags that cmd has for it. Errors name variables, all that are wrong, and
+// never quote values. A variable that is set to nothing counts as not set, as compose files leave it so.
 func loadSettings(cmd *cobra.Command) (*settings, error) {
 	s := new(settings)
-	if err := envconfig.Process("", s); err != nil {
-		var parse *envconfig.ParseError
-		if errors.As(err, &parse) {
-			return nil, usagef("%s: not a %s", parse.KeyName, kindName(parse.TypeName))
-		}
-		return nil, usagef("a setting in the environment cannot be read")
-	}
 	var bad []error
+	eachSetting(new(settings), func(_ reflect.StructField, v reflect.Value, env string) {
+		switch text, ok := os.LookupEnv(env); {
+		case !ok:
+		case text == "":
+			os.Unsetenv(env)
+		case setField(v, text) != nil:
+			bad = append(bad, fmt.Errorf("%s: not a %s", env, kindName(v.Type().String())))
+		}
+	})
+	if err := errors.Join(bad...); err != nil {
+		return nil, usageError{err}
+	}
+	if err := envconfig.Process("", s); err != nil {
+		return nil, usagef("a setting in the environment cannot be read") // err would quote it
+	}
 	eachSetting(s, func(f reflect.StructField, v reflect.Value, env string) {
 		flag := cmd.Flags().Lookup(flagName(env))
 		if flag == nil || !flag.Changed || f.Tag.Get("secret") != "" {
@@ -186,7 +195,9 @@ func loadSettings(cmd *cobra.Command) (*settings, error) {
 		if err != nil {
 			return nil, usagef("%s_FILE: %w", x.name, err)
 		}
-		*x.value = strings.TrimRight(string(text), "\r\n")
+		if *x.value = strings.TrimRight(string(text), "\r\n"); *x.value == "" {
+			return nil, usagef("%s_FILE: the file %s is empty", x.name, x.file)
+		}
 	}
 	return s, nil
 }
@@ -226,14 +237,14 @@ func setField(v reflect.Value, text string) error {
 }
 
 // warnUnknown writes a line for each variable ESPROXY_* that is no setting, with the nearest name. Kubernetes sets
-// variables of that form for a service that is named esproxy; they are no mistake.
+// variables of that form for services whose names begin with esproxy; they are no mistake.
 func warnUnknown(w io.Writer, environ []string) {
 	var known []string
 	eachSetting(new(settings), func(_ reflect.StructField, _ reflect.Value, env string) { known = append(known, env) })
 	sort.Strings(environ)
 	for _, pair := range environ {
-		name, _, _ := strings.Cut(pair, "=")
-		if !strings.HasPrefix(name, "ESPROXY_") || serviceLink(name) || strings.HasPrefix(name, "ESPROXY_TEST_") {
+		name, value, _ := strings.Cut(pair, "=")
+		if !strings.HasPrefix(name, "ESPROXY_") || serviceLink(name, value) || strings.HasPrefix(name, "ESPROXY_TEST_") {
 			continue
 		}
 		nearest, best := "", 1<<30
@@ -253,9 +264,10 @@ func warnUnknown(w io.Writer, environ []string) {
 	}
 }
 
-func serviceLink(name string) bool {
+func serviceLink(name, value string) bool {
 	rest := strings.TrimPrefix(name, "ESPROXY_")
-	return rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_") || strings.Contains(rest, "_SERVICE_") || strings.Contains(rest, "_PORT_")
+	link := strings.HasPrefix(value, "tcp://") || strings.HasPrefix(value, "udp://") || strings.HasPrefix(value, "sctp://")
+	return rest == "PORT" || link && strings.HasSuffix(rest, "_PORT") || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_") || strings.Contains(rest, "_SERVICE_") || strings.Contains(rest, "_PORT_")
 }
 
 // distance is the Levenshtein distance of two names.
