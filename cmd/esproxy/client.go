@@ -32,6 +32,8 @@ type client struct {
 	http  *http.Client
 	head  http.Header
 	token func() (string, error) // nil: no grant
+	// minted tells that the token is made here, so that a refusal of it speaks of the key.
+	minted bool
 }
 
 func newClient(s *settings) (*client, error) {
@@ -39,11 +41,14 @@ func newClient(s *settings) (*client, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, usagef("ESPROXY_URL must be an address such as http://127.0.0.1:9280")
 	}
+	if u.User != nil {
+		return nil, usagef("ESPROXY_URL must hold no user name; set ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD")
+	}
 	transport, err := clientTransport(s)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{base: strings.TrimRight(u.String(), "/"), http: &http.Client{Transport: transport, Timeout: 5 * time.Minute}, head: http.Header{}}
+	c := &client{base: strings.TrimRight(u.String(), "/"), http: &http.Client{Transport: transport, Timeout: 5 * time.Minute, CheckRedirect: noRedirect}, head: http.Header{}}
 	switch {
 	case s.ElasticsearchAPIKey != "":
 		c.head.Set("Authorization", "ApiKey "+s.ElasticsearchAPIKey)
@@ -53,6 +58,9 @@ func newClient(s *settings) (*client, error) {
 	}
 	return c, nil
 }
+
+// noRedirect keeps tokens and credentials from going where a reply points to.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func clientTransport(s *settings) (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
@@ -79,6 +87,7 @@ func (c *client) grantFull(s *settings) error {
 	if s.MasterKey == "" && s.TokenKey == "" {
 		return usagef("without MASTER_KEY or ESPROXY_TOKEN nothing can be opened; set one of them")
 	}
+	c.minted = true
 	id, key, err := tokenKey(s)
 	if err != nil {
 		return err
@@ -134,7 +143,7 @@ func (c *client) do(ctx context.Context, method, path string, body any) ([]byte,
 		if reason == "" {
 			reason = http.StatusText(res.StatusCode)
 		}
-		return nil, &statusError{res.StatusCode, gjson.GetBytes(out, "error.type").String(), reason}
+		return nil, &statusError{res.StatusCode, gjson.GetBytes(out, "error.type").String(), reason, c.minted}
 	}
 	if !gjson.ValidBytes(out) {
 		return nil, fmt.Errorf("%s answered something that is no JSON: is it the proxy?", c.base)
@@ -146,34 +155,42 @@ func (c *client) do(ctx context.Context, method, path string, body any) ([]byte,
 type statusError struct {
 	status       int
 	kind, reason string
+	minted       bool
 }
 
 func (e *statusError) Error() string {
 	switch e.kind {
 	case "esproxy_bad_grant":
-		return fmt.Sprintf("the proxy refuses the token (is MASTER_KEY the proxy's own?): %s", e.reason)
+		if e.minted {
+			return fmt.Sprintf("the proxy refuses the token that was made with this key; it must be the proxy's own MASTER_KEY (or its token key): %s", e.reason)
+		}
+		return fmt.Sprintf("the proxy refuses ESPROXY_TOKEN: %s", e.reason)
 	case "security_exception":
 		return fmt.Sprintf("Elasticsearch refuses the credentials (ELASTICSEARCH_USERNAME and so on): %s", e.reason)
 	}
 	return fmt.Sprintf("status %d: %s", e.status, e.reason)
 }
 
-// chooseRule finds the rule that a command is about.
-func chooseRule(pol *policy.Policy, name string) (*policy.Rule, error) {
+// chooseRule finds the rule that a command is about, by the name that flag gave.
+func chooseRule(pol *policy.Policy, flag, name string) (*policy.Rule, error) {
 	if name != "" {
 		if r := pol.Rule(name); r != nil {
 			return r, nil
 		}
-		return nil, usagef("the policy has no rule %q", name)
+		return nil, usagef("the policy has no rule %q; it has: %s", name, ruleNames(pol))
 	}
 	if len(pol.Rules) == 1 {
 		return pol.Rules[0], nil
 	}
+	return nil, usagef("the policy has several rules; choose one with --%s: %s", flag, ruleNames(pol))
+}
+
+func ruleNames(pol *policy.Policy) string {
 	var names []string
 	for _, r := range pol.Rules {
 		names = append(names, r.Name)
 	}
-	return nil, usagef("the policy has several rules; choose one with --rule: %s", strings.Join(names, ", "))
+	return strings.Join(names, ", ")
 }
 
 // rulePath is the part of a path that names a rule's indices.

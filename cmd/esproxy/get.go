@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -33,7 +34,7 @@ func newReader(cmd *cobra.Command, rule string) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := chooseRule(pol, rule)
+	r, err := chooseRule(pol, "rule", rule)
 	if err != nil {
 		return nil, err
 	}
@@ -94,39 +95,64 @@ func newGet(env environ) *cobra.Command {
 // get prints the documents whose subject is exactly subject. The mapping of the subject is the operator's: the
 // query finds it as keyword, as text, or with a keyword beside it, and what is only similar is left out here.
 func (r *reader) get(ctx context.Context, env environ, subject, index string) error {
-	query := map[string]any{
-		"size": 1000,
-		"query": map[string]any{"bool": map[string]any{"minimum_should_match": 1, "should": []any{
-			map[string]any{"term": map[string]any{r.rule.Subject: subject}},
-			map[string]any{"term": map[string]any{r.rule.Subject + ".keyword": subject}},
-			map[string]any{"match": map[string]any{r.rule.Subject: map[string]any{"query": subject, "operator": "and"}}},
-		}}},
-	}
-	reply, err := r.do(ctx, "POST", rulePath(r.rule, index)+"/_search?ignore_unavailable=true", query)
-	if err != nil {
-		return err
-	}
-	if failed := gjson.GetBytes(reply, "_shards.failed").Int(); failed > 0 {
-		return fmt.Errorf("%d shards did not answer the search", failed)
-	}
+	query := map[string]any{"bool": map[string]any{"minimum_should_match": 1, "should": []any{
+		map[string]any{"term": map[string]any{r.rule.Subject: subject}},
+		map[string]any{"term": map[string]any{r.rule.Subject + ".keyword": subject}},
+		map[string]any{"match": map[string]any{r.rule.Subject: map[string]any{"query": subject, "operator": "and"}}},
+	}}}
 	found := 0
-	for _, hit := range gjson.GetBytes(reply, "hits.hits").Array() {
-		source := hit.Get("_source")
+	err := r.each(ctx, index, query, func(source gjson.Result) error {
 		if !hasSubject(source, r.rule.SubjectParts, subject) {
-			continue
+			return nil
 		}
-		found++
 		if err := r.opened([]byte(source.Raw)); err != nil {
 			return err
 		}
-		if _, err := env.out.Write(pretty.PrettyOptions([]byte(source.Raw), &pretty.Options{Indent: "  ", Width: 0})); err != nil {
+		found++
+		_, err := env.out.Write(pretty.PrettyOptions([]byte(source.Raw), &pretty.Options{Indent: "  ", Width: 0}))
+		return err
+	})
+	if err == nil && found == 0 {
+		err = fmt.Errorf("no document has the subject %q at %s", subject, r.rule.Subject)
+	}
+	return err
+}
+
+// each calls visit with the source of every document that query finds; a nil query finds all.
+func (r *reader) each(ctx context.Context, index string, query any, visit func(source gjson.Result) error) error {
+	body := map[string]any{"size": 500, "sort": []string{"_doc"}}
+	if query != nil {
+		body["query"] = query
+	}
+	reply, err := r.do(ctx, "POST", rulePath(r.rule, index)+"/_search?scroll=2m&ignore_unavailable=true", body)
+	if err != nil {
+		return err
+	}
+	scroll := ""
+	defer func() {
+		if scroll != "" {
+			// A scroll that is left open ends by itself.
+			_, _ = r.do(context.WithoutCancel(ctx), "DELETE", "/_search/scroll", map[string]string{"scroll_id": scroll})
+		}
+	}()
+	for {
+		if failed := gjson.GetBytes(reply, "_shards.failed").Int(); failed > 0 {
+			return fmt.Errorf("%d shards did not answer", failed)
+		}
+		scroll = gjson.GetBytes(reply, "_scroll_id").String()
+		hits := gjson.GetBytes(reply, "hits.hits").Array()
+		if len(hits) == 0 {
+			return nil
+		}
+		for _, hit := range hits {
+			if err := visit(hit.Get("_source")); err != nil {
+				return err
+			}
+		}
+		if reply, err = r.do(ctx, "POST", "/_search/scroll", map[string]string{"scroll": "2m", "scroll_id": scroll}); err != nil {
 			return err
 		}
 	}
-	if found == 0 {
-		return fmt.Errorf("no document has the subject %q at %s", subject, r.rule.Subject)
-	}
-	return nil
 }
 
 // hasSubject reports whether doc has exactly want at the path, nested or dotted.
@@ -180,49 +206,27 @@ func (r *reader) export(ctx context.Context, env environ, index string, ndjson b
 			err = e
 		}
 	}()
-	reply, err := r.do(ctx, "POST", rulePath(r.rule, index)+"/_search?scroll=2m&ignore_unavailable=true", map[string]any{"size": 500, "sort": []string{"_doc"}})
-	if err != nil {
-		return err
-	}
-	scroll := ""
-	defer func() {
-		if scroll != "" {
-			// A scroll that is left open ends by itself.
-			_, _ = r.do(context.WithoutCancel(ctx), "DELETE", "/_search/scroll", map[string]string{"scroll_id": scroll})
-		}
-	}()
 	n := 0
-	for {
-		if failed := gjson.GetBytes(reply, "_shards.failed").Int(); failed > 0 {
-			return fmt.Errorf("%d shards did not answer", failed)
-		}
-		scroll = gjson.GetBytes(reply, "_scroll_id").String()
-		hits := gjson.GetBytes(reply, "hits.hits").Array()
-		if len(hits) == 0 {
-			break
-		}
-		for _, hit := range hits {
-			source := hit.Get("_source").Raw
-			if err := r.opened([]byte(source)); err != nil {
-				return err
-			}
-			line := pretty.Ugly([]byte(source))
-			switch {
-			case ndjson:
-			case n == 0:
-				fmt.Fprint(out, "[\n")
-			default:
-				fmt.Fprint(out, ",\n")
-			}
-			out.Write(line)
-			if ndjson {
-				fmt.Fprint(out, "\n")
-			}
-			n++
-		}
-		if reply, err = r.do(ctx, "POST", "/_search/scroll", map[string]string{"scroll": "2m", "scroll_id": scroll}); err != nil {
+	err = r.each(ctx, index, nil, func(source gjson.Result) error {
+		if err := r.opened([]byte(source.Raw)); err != nil {
 			return err
 		}
+		switch {
+		case ndjson:
+		case n == 0:
+			fmt.Fprint(out, "[\n")
+		default:
+			fmt.Fprint(out, ",\n")
+		}
+		out.Write(pretty.Ugly([]byte(source.Raw)))
+		if ndjson {
+			fmt.Fprint(out, "\n")
+		}
+		n++
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if !ndjson {
 		if n == 0 {
@@ -239,8 +243,9 @@ func newOpen(env environ) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "open",
 		Short: "Open NDJSON from standard input, offline",
-		Long: "Reads one JSON object a line, a document or a hit with _source, and writes it with its sealed values opened. Needs MASTER_KEY and\n" +
-			"the policy. --scope names the rule that the values were sealed under; without it all rules that go together are tried.\n" +
+		Long: "Reads one JSON object a line, a document or a hit with _source, and writes it with its sealed values opened; all else stays as\n" +
+			"it is. Needs MASTER_KEY and the policy. --scope names the rule that the values were sealed under. Without it a hit is\n" +
+			"under the rules that its _index belongs to, and a document under the policy's only rule.\n" +
 			"The exit status is 1 when a sealed value stayed sealed.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -256,16 +261,14 @@ func newOpen(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rules := pol.Rules
-			if scope != "" || len(rules) != 1 {
-				r, err := chooseRule(pol, scope)
-				if err != nil {
-					return usageError{fmt.Errorf("%w (the flag here is --scope)", err)}
+			var rule *policy.Rule
+			if scope != "" {
+				if rule, err = chooseRule(pol, "scope", scope); err != nil {
+					return err
 				}
-				rules = []*policy.Rule{r}
 			}
 			engine := &rewrite.Engine{Policy: pol, Opener: opener{ring}, Limits: rewrite.Limits{MaxHit: 64 << 20, MaxDocument: 64 << 20}}
-			return openLines(cmd.Context(), env, engine, rules)
+			return openLines(cmd.Context(), env, engine, rule)
 		},
 	}
 	cmd.Flags().StringVar(&scope, "scope", "", "the rule that the values were sealed under")
@@ -273,32 +276,37 @@ func newOpen(env environ) *cobra.Command {
 	return cmd
 }
 
-// openLines opens each line of standard input.
-func openLines(ctx context.Context, env environ, engine *rewrite.Engine, rules []*policy.Rule) error {
+// openLines opens each line of standard input, under rule, or where it is nil under the rules that the line belongs to.
+func openLines(ctx context.Context, env environ, engine *rewrite.Engine, rule *policy.Rule) error {
 	in := bufio.NewScanner(env.in)
 	in.Buffer(nil, 128<<20)
+	in.Split(wholeLines)
 	out := bufio.NewWriter(env.out)
 	defer out.Flush()
 	var count unopenedCounter
 	for n := 1; in.Scan(); n++ {
 		line := in.Bytes()
-		if len(strings.TrimSpace(string(line))) == 0 {
+		if len(bytes.TrimSpace(line)) == 0 {
+			out.Write(line)
 			continue
 		}
-		if !json.Valid(line) || line[strings.IndexFunc(string(line), func(r rune) bool { return r > ' ' })] != '{' {
+		if !json.Valid(line) || bytes.TrimLeft(line, " \t")[0] != '{' {
 			return fmt.Errorf("line %d is no JSON object", n)
 		}
 		doc := gjson.ParseBytes(line)
-		source := doc.Get("_source")
-		if !source.IsObject() {
-			source = doc
-		}
-		start := source.Index
-		fmt.Fprintf(out, "%s", line[:start])
-		if err := engine.OpenDocument(ctx, strings.NewReader(source.Raw), out, rules, fullView{}, &count); err != nil {
+		rules, err := rulesOf(engine.Policy, rule, doc)
+		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		fmt.Fprintf(out, "%s\n", line[start+len(source.Raw):])
+		start, end := bytes.IndexByte(line, '{'), bytes.LastIndexByte(line, '}')+1
+		if source := doc.Get("_source"); source.IsObject() {
+			start, end = source.Index, source.Index+len(source.Raw)
+		}
+		out.Write(line[:start])
+		if err := engine.OpenDocument(ctx, bytes.NewReader(line[start:end]), out, rules, fullView{}, &count); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		out.Write(line[end:])
 	}
 	if err := in.Err(); err != nil {
 		return fmt.Errorf("standard input: %w", err)
@@ -310,6 +318,38 @@ func openLines(ctx context.Context, env environ, engine *rewrite.Engine, rules [
 		return fmt.Errorf("%d sealed values stayed sealed: another key, another subject, or a place they were not sealed for", count.n)
 	}
 	return nil
+}
+
+// rulesOf gives the rules that one line may be sealed under.
+func rulesOf(pol *policy.Policy, rule *policy.Rule, doc gjson.Result) ([]*policy.Rule, error) {
+	if rule != nil {
+		return []*policy.Rule{rule}, nil
+	}
+	if index := doc.Get("_index"); index.Type == gjson.String && doc.Get("_source").IsObject() {
+		rules, conflict := pol.Match([]string{index.String()})
+		if conflict != nil {
+			return nil, usageError{conflict}
+		}
+		if len(rules) > 0 {
+			return rules, nil
+		}
+	}
+	one, err := chooseRule(pol, "scope", "")
+	if err != nil {
+		return nil, err
+	}
+	return []*policy.Rule{one}, nil
+}
+
+// wholeLines splits at newlines and leaves them at the lines' ends.
+func wholeLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i+1], nil
+	}
+	if atEOF && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
 }
 
 // isTerminal reports whether w is a terminal.
