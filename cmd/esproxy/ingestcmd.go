@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -128,6 +129,9 @@ func newHealthcheck(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if s.AdminListen == "none" {
+				return usagef("ESPROXY_ADMIN_LISTEN is none, so nothing can be asked; give the admin listener an address")
+			}
 			host, port, err := net.SplitHostPort(s.AdminListen)
 			if err != nil {
 				return usagef("ESPROXY_ADMIN_LISTEN must be host:port")
@@ -147,7 +151,8 @@ func newHealthcheck(env environ) *cobra.Command {
 			}
 			defer res.Body.Close()
 			if res.StatusCode != 200 {
-				return fmt.Errorf("not ready: status %d", res.StatusCode)
+				reasons, _ := io.ReadAll(io.LimitReader(res.Body, 1<<12))
+				return fmt.Errorf("not ready: %s", strings.ReplaceAll(strings.TrimSpace(string(reasons)), "\n", "; "))
 			}
 			_, err = fmt.Fprintln(env.out, "ready")
 			return err

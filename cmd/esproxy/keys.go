@@ -108,7 +108,7 @@ func newKeygen(env environ) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&passphrase, "passphrase", false, "make the key from a passphrase")
 	cmd.Flags().BoolVar(&tokenKey, "token-key", false, "print the token key of MASTER_KEY")
-	addSettings(cmd, "MASTER_KEY_FILE")
+	addSettings(cmd, "MASTER_KEY_FILE", "ESPROXY_ALLOW_PASSPHRASE")
 	return cmd
 }
 

@@ -85,7 +85,14 @@ func newRoot(env environ) *cobra.Command {
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef("unknown argument %q; see esproxy %s --help", args[0], cmd.Name())
+		if !cmd.HasParent() {
+			hint := ""
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = "did you mean " + near[0] + "? "
+			}
+			return usagef("unknown command %q; %ssee esproxy --help", args[0], hint)
+		}
+		return usagef("unknown argument %q; see %s --help", args[0], cmd.CommandPath())
 	}
 	return nil
 }

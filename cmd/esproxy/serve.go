@@ -180,11 +180,7 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer stop()
-	reload := func() {
-		if err := srv.Reload(ctx); err != nil {
-			log.Error("reload failed; the old policy and keys stay in force", "error", err)
-		}
-	}
+	reload := func() { _ = srv.Reload(ctx) } // it logs its errors
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)

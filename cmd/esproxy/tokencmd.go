@@ -69,7 +69,7 @@ func newToken(env environ) *cobra.Command {
 	cmd.Flags().DurationVar(&ttl, "ttl", 8*time.Hour, "how long the token is good")
 	cmd.Flags().StringVar(&notBefore, "not-before", "", "when the token becomes good (RFC 3339); default now")
 	cmd.Flags().StringVar(&id, "id", "", "the token's id; default random")
-	addSettings(cmd, "MASTER_KEY_FILE", "ESPROXY_TOKEN_KEY_FILE", "ESPROXY_AUDIENCE", "ESPROXY_FIELDS")
+	addSettings(cmd, "MASTER_KEY_FILE", "ESPROXY_TOKEN_KEY_FILE", "ESPROXY_AUDIENCE", "ESPROXY_FIELDS", "ESPROXY_ALLOW_PASSPHRASE")
 	return cmd
 }
 
