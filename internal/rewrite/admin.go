@@ -2,6 +2,8 @@ package rewrite
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -85,10 +87,11 @@ func (r *request) createIndex(name string) (Transform, error) {
 			if err := strictJSON(body); err != nil {
 				return nil, documentFault(err)
 			}
-			gjson.GetBytes(body, "aliases").ForEach(func(alias, _ gjson.Result) bool {
-				names = append(names, alias.String())
-				return true
-			})
+			aliases, err := r.bodyAliases(body)
+			if err != nil {
+				return nil, err
+			}
+			names = append(names, aliases...)
 		}
 		rules, conflict := r.Policy.Match(names)
 		if conflict != nil {
@@ -101,15 +104,60 @@ func (r *request) createIndex(name string) (Transform, error) {
 	})
 }
 
+// bodyAliases gives the names of the aliases that a body which makes an index gives it. In them date math is computed.
+func (r *request) bodyAliases(body []byte) (names []string, err error) {
+	gjson.GetBytes(body, "aliases").ForEach(func(alias, _ gjson.Result) bool {
+		name := alias.String()
+		names = append(names, name)
+		if strings.HasPrefix(name, "<") {
+			var found Resolved
+			if found, err = r.Cluster.Resolve(r.ctx, name); err != nil {
+				return false
+			}
+			names = append(names, found.Names...)
+		}
+		return true
+	})
+	return names, err
+}
+
+// rulesOf gives the rules that apply to any of the names, also where they cannot be united.
+func (r *request) rulesOf(names []string) (rules []*policy.Rule) {
+	for _, rule := range r.Policy.Rules {
+		if slices.ContainsFunc(names, rule.Matches) {
+			rules = append(rules, rule)
+		}
+	}
+	return rules
+}
+
 // rollover is like a creation where its body has a mapping; without one the first write sees to it.
 func (r *request) rollover() (Transform, error) {
-	in, err := r.reach(r.ctx, r.value("alias"))
+	if !r.call.HasBody {
+		return nil, nil
+	}
+	found, err := r.Cluster.Expand(r.ctx, r.value("alias"))
 	if err != nil {
 		return nil, err
 	}
-	if len(in.rules) == 0 || !r.call.HasBody {
-		return nil, nil
+	names := found.Names
+	if next := r.value("new_index"); next != "" {
+		if found, err = r.Cluster.Resolve(r.ctx, next); err != nil {
+			return nil, err
+		}
+		names = slices.Concat(names, found.Names)
 	}
+	return r.resized(names, func(rules []*policy.Rule, body []byte) ([]byte, error) {
+		kind := controlResize
+		if gjson.GetBytes(body, "mappings").Exists() {
+			kind = controlCreate
+		}
+		return r.control(kind, rules, body)
+	})
+}
+
+// resized carries a body that makes an index out of another one; names are those of both.
+func (r *request) resized(names []string, change func(rules []*policy.Rule, body []byte) ([]byte, error)) (Transform, error) {
 	return r.controlled(func(body []byte) ([]byte, error) {
 		if len(bytes.TrimSpace(body)) == 0 {
 			return body, nil
@@ -117,10 +165,15 @@ func (r *request) rollover() (Transform, error) {
 		if err := strictJSON(body); err != nil {
 			return nil, documentFault(err)
 		}
-		if !gjson.GetBytes(body, "mappings").Exists() && !gjson.GetBytes(body, "settings").Exists() {
+		aliases, err := r.bodyAliases(body)
+		if err != nil {
+			return nil, err
+		}
+		rules := r.rulesOf(slices.Concat(names, aliases))
+		if len(rules) == 0 {
 			return body, nil
 		}
-		return r.control(controlCreate, in.rules, body)
+		return change(rules, body)
 	})
 }
 
@@ -217,11 +270,7 @@ func (r *request) reindex(body []byte) error {
 		if bytes.ContainsAny([]byte(name), "*") || name == "_all" {
 			return refuse(400, "esproxy_unsealed_source", "name the source indices of a copy into a protected index one by one: each must be under the same rules")
 		}
-		from, err := r.place(r.ctx, name)
-		if err != nil {
-			return err
-		}
-		if err := sameRules(from, to, "the source ["+name+"]"); err != nil {
+		if err := r.sameRules(name, to.t.rules, "the source ["+name+"]"); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,7 @@ const (
 	controlPipeline                             // PUT /_ingest/pipeline/{id}
 	controlSettings                             // PUT /{index}/_settings
 	controlAliases                              // POST /_aliases, PUT /{index}/_alias/{name}
+	controlResize                               // POST /{index}/_clone/{target} and its kin, _rollover without mappings: settings and aliases
 )
 
 // control reads a control body and gives the body that goes upstream: the same bytes, or the body with the
@@ -70,11 +71,22 @@ func (e *Engine) control(kind controlKind, rules []*policy.Rule, body []byte) ([
 		err = c.mapping(controlPlace{at: &root}, fieldsOf(rules))
 	case controlCreate:
 		err = c.template(controlPlace{at: &root}, fieldsOf(rules))
+	case controlResize:
+		if s := root.member("settings"); s != nil {
+			err = c.settings(s)
+		}
+		if err == nil {
+			err = c.aliases(root.member("aliases"))
+		}
 	case controlComponentTemplate:
 		err = c.aliases(root.member("template").member("aliases"))
 	case controlIndexTemplate, controlSimulate, controlLegacyTemplate:
 		var add []*policy.Field
-		rules, add = templateRules(c.patterns(&root), rules)
+		at := &root
+		if kind != controlLegacyTemplate {
+			at = root.member("template")
+		}
+		rules, add = templateRules(c.patterns(&root), at.member("aliases"), rules)
 		if len(rules) == 0 {
 			return body, nil
 		}

@@ -41,14 +41,22 @@ func (r *request) checkMsearch(body []byte) error {
 				return documentFault(err)
 			}
 			h := gjson.ParseBytes(header)
+			var parts [][]byte // of both spellings: the last one counts for the server
 			for _, name := range []string{"index", "indices"} {
 				if v := h.Get(name); v.Exists() && v.Type != gjson.Null {
-					var parts [][]byte
+					some := false
 					for _, one := range v.Array() {
-						parts = append(parts, []byte(one.String()))
+						if name := one.String(); name != "" {
+							parts, some = append(parts, []byte(name)), true
+						}
 					}
-					index = string(bytes.Join(parts, []byte(",")))
+					if !some {
+						parts = append(parts, []byte("_all"))
+					}
 				}
+			}
+			if parts != nil {
+				index = string(bytes.Join(parts, []byte(",")))
 			}
 		}
 		rules, ok := byIndex[index]

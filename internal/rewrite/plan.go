@@ -3,6 +3,7 @@ package rewrite
 import (
 	"context"
 	"mime"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,8 +138,23 @@ func opens(t Transform) bool {
 	return false
 }
 
+// compat7 reports whether a media type asks for an API that is not surely that of 8 or 9: the server
+// reads any number of digits ("07" too) and trims what Java calls white space.
 func compat7(value string) bool {
-	return strings.Contains(strings.ReplaceAll(strings.ToLower(value), " ", ""), "compatible-with=7")
+	rest := strings.ToLower(value)
+	for {
+		_, after, ok := strings.Cut(rest, "compatible-with")
+		if !ok {
+			return false
+		}
+		version, _, _ := strings.Cut(after, ",")
+		version, _, _ = strings.Cut(version, ";")
+		version = strings.TrimFunc(strings.TrimPrefix(strings.TrimFunc(version, blankRune), "="), blankRune)
+		if version != "8" && version != "9" {
+			return true
+		}
+		rest = after
+	}
 }
 
 func compat7Fault() *Fault {
@@ -191,7 +207,7 @@ func (r *request) transform(p *Plan) (Transform, error) {
 	case verdictReindex:
 		return r.controlled(func(body []byte) ([]byte, error) { return body, r.reindex(body) })
 	case verdictCopy:
-		return nil, r.copyIndex()
+		return r.copyIndex()
 	case verdictUnprotected, verdictRefuse:
 		return nil, r.unread()
 	}
@@ -352,13 +368,23 @@ func (r *request) guardInto(q *query, rules []*policy.Rule, body []byte) error {
 	return nil
 }
 
-// onlyTarget gives the rules of the request's one index: nil when the request may reach others.
+// onlyTarget gives the rules of hits that do not tell their index, as filter_path can cut it: those that all indices of
+// the request are under, nil when they differ.
 func (r *request) onlyTarget() *target {
 	index := r.value("index")
-	if index == "" || strings.ContainsAny(index, ",*<") || index == "_all" {
+	if _, cut := lookParam(r.params, "filter_path"); !cut || index == "" || strings.ContainsAny(index, ",*<") || index == "_all" {
 		return nil
 	}
-	return r.hitTarget(r.ctx, index)
+	indices, err := r.indices(r.ctx, index)
+	if err != nil {
+		return nil
+	}
+	for _, t := range indices {
+		if t != indices[0] {
+			return nil
+		}
+	}
+	return indices[0]
 }
 
 func (r *request) urlParams() [][2]string {
@@ -431,23 +457,53 @@ func (r *request) unread() error {
 }
 
 // copyIndex lets an index be copied only under the rules of the source: what is plain there stays plain in the copy.
-func (r *request) copyIndex() error {
-	to, err := r.place(r.ctx, r.value("target"))
-	if err != nil || to.t == nil {
-		return err
+// The body may give the copy aliases that bring it under further rules.
+func (r *request) copyIndex() (Transform, error) {
+	to, err := r.Cluster.Resolve(r.ctx, r.value("target"))
+	if err != nil {
+		return nil, err
 	}
-	from, err := r.place(r.ctx, r.value("index"))
+	from, err := r.Cluster.Resolve(r.ctx, r.value("index"))
+	if err != nil {
+		return nil, err
+	}
+	same := func(aliases []string) error {
+		rules, conflict := r.Policy.Match(slices.Concat(to.Names, aliases))
+		if conflict != nil {
+			return conflictFaultOf(conflict)
+		}
+		return r.sameRules(r.value("index"), rules, "the index ["+r.value("index")+"]")
+	}
+	if err := same(nil); err != nil || !r.call.HasBody {
+		return nil, err
+	}
+	return r.resized(slices.Concat(from.Names, to.Names), func(rules []*policy.Rule, body []byte) ([]byte, error) {
+		aliases, err := r.bodyAliases(body)
+		if err != nil {
+			return nil, err
+		}
+		if err := same(aliases); err != nil {
+			return nil, err
+		}
+		return r.control(controlResize, rules, body)
+	})
+}
+
+// sameRules refuses a copy of a source under rules, those of its destination, when something that the source's name
+// stands for lacks one of them.
+func (r *request) sameRules(source string, rules []*policy.Rule, what string) error {
+	if len(rules) == 0 {
+		return nil
+	}
+	indices, err := r.indices(r.ctx, source)
 	if err != nil {
 		return err
 	}
-	return sameRules(from, to, "the index ["+from.name+"]")
-}
-
-// sameRules refuses a copy into a protected place from one that lacks one of its rules.
-func sameRules(from, to *place, what string) error {
-	for _, rule := range to.t.rules {
-		if from.t == nil || from.t.rule(rule) < 0 {
-			return refuse(400, "esproxy_unsealed_source", what+" is not under rule ["+rule.Name+"], so its values are not sealed for the target; read its documents and write them through the proxy")
+	for _, t := range indices {
+		for _, rule := range rules {
+			if t == nil || t.rule(rule) < 0 {
+				return refuse(400, "esproxy_unsealed_source", what+" is not, or not wholly, under rule ["+rule.Name+"], so its values are not sealed for the target; read its documents and write them through the proxy")
+			}
 		}
 	}
 	return nil

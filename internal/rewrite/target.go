@@ -60,6 +60,38 @@ func conflictFaultOf(c *policy.Conflict) *Fault {
 	return &Fault{Status: 400, Type: "esproxy_rule_conflict", Reason: c.Error() + "; change the patterns in the policy, or the alias that brings them together"}
 }
 
+// indices gives the rules of each concrete index that one name stands for; of a name that does not exist
+// those of the index it would become.
+func (e *Engine) indices(ctx context.Context, name string) ([]*target, error) {
+	r, err := e.Cluster.Resolve(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var out []*target
+	for _, n := range r.Names {
+		one, err := e.Cluster.Resolve(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		if one.Write != n {
+			continue // an alias or a data stream
+		}
+		rules, conflict := e.Policy.Match(one.Names)
+		if conflict != nil {
+			return nil, conflictFaultOf(conflict)
+		}
+		out = append(out, e.compiled.get(rules))
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	rules, conflict := e.Policy.Match(r.Names)
+	if conflict != nil {
+		return nil, conflictFaultOf(conflict)
+	}
+	return []*target{e.compiled.get(rules)}, nil
+}
+
 // hitTarget gives the rules of the index that a hit names; nil when none applies or the index is not known.
 func (e *Engine) hitTarget(ctx context.Context, index string) *target {
 	r, err := e.Cluster.Resolve(ctx, index)
