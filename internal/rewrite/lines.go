@@ -88,9 +88,11 @@ func (l *lines) fill() error {
 		if l.whole && cap(l.buf) >= blockSize {
 			return errBlockFull
 		}
-		n := 2 * cap(l.buf)
-		if n == 0 {
-			n = firstBlock
+		// No block gets larger than its longest line and what may lie before that: otherwise a document of just
+		// the limit would cost twice as much memory.
+		n := max(firstBlock, min(2*cap(l.buf), int(l.limit)+blockSize))
+		if n <= cap(l.buf) {
+			n = 2 * cap(l.buf)
 		}
 		if err := l.grow(n); err != nil {
 			return err

@@ -302,7 +302,7 @@ func appendUnicodeEscape(dst []byte, r uint32) []byte {
 // sampleDocument is 600 bytes of the usual kind.
 const sampleDocument = `{"fec_alta":"2021-08-23 10:35:24","username":"Marcelino.Ledner","code_zip":"57353-3487","credit_card_num":"6767-2293-4172-5169","credit_card_ccv":"824","cuenta_numero":"58443297","direccion":"Avenida de las Acacias","geo_latitud":"-25.4601","geo_longitud":"-120.4236","color_favorito":"mediumorchid","foto_dni":"http://placeimg.com/640/480","ip":"145.159.55.250","auto":"Mercedes Benz Countach","auto_modelo":"Countach","auto_tipo":"Minivan","auto_color":"turquoise","cantidad_compras_realizadas":62301,"avatar":"https://cdn.fakercloud.com/avatars/1_128.jpg","fec_birthday":"1977-06-06 00:45:46","id":"1"}`
 
-func BenchmarkScan(b *testing.B) {
+func BenchmarkReaders(b *testing.B) {
 	doc := []byte(sampleDocument)
 	b.Run("skipValue", func(b *testing.B) {
 		b.SetBytes(int64(len(doc)))
