@@ -225,11 +225,11 @@ func (r *report) inProcess(l *lab) error {
 	if cpus != "1" {
 		suffix = "-" + cpus
 	}
-	scan, err := run("^BenchmarkScan$", "./internal/rewrite", cpus)
+	scan, err := run("^BenchmarkReplace$", "./internal/rewrite", cpus)
 	if err != nil {
 		return err
 	}
-	if v := divide(scan["BenchmarkScan/gjson"+suffix], scan["BenchmarkScan/strict"+suffix]); len(v) > 0 {
+	if v := divide(scan["BenchmarkReplace/gjson"+suffix], scan["BenchmarkReplace/strict"+suffix]); len(v) > 0 {
 		r.goal("5 gjson and sjson / strict scanner", spread(v))
 	}
 	if cpus == "1" {
