@@ -100,7 +100,7 @@ func (t *UpstreamTLS) config(host string) (*tls.Config, error) {
 	var err error
 	if t.CAFile != "" {
 		if c.RootCAs, err = readCAs(t.CAFile); err != nil {
-			return nil, fmt.Errorf("Elasticsearch CA file: %w", err)
+			return nil, fmt.Errorf("the CA file for Elasticsearch: %w", err)
 		}
 	}
 	if t.CertFile != "" || t.KeyFile != "" {

@@ -54,13 +54,13 @@ func newPool(cfg *Config) (*pool, error) {
 		u, err := url.Parse(raw)
 		switch {
 		case err != nil: // err quotes the URL, which may hold a password
-			return nil, fmt.Errorf("Elasticsearch URL %d can't be parsed", i+1)
+			return nil, fmt.Errorf("ELASTICSEARCH_URL, entry %d, can't be parsed", i+1)
 		case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-			return nil, fmt.Errorf("Elasticsearch URL %d must begin with http:// or https:// and a host", i+1)
+			return nil, fmt.Errorf("ELASTICSEARCH_URL, entry %d, must begin with http:// or https:// and a host", i+1)
 		case u.User != nil:
-			return nil, fmt.Errorf("Elasticsearch URL %d holds a user name; set the proxy's own credentials by ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD", i+1)
+			return nil, fmt.Errorf("ELASTICSEARCH_URL, entry %d, holds a user name; set the proxy's own credentials by ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD", i+1)
 		case u.RawQuery != "" || u.Fragment != "":
-			return nil, fmt.Errorf("Elasticsearch URL %d must not have a query or a fragment", i+1)
+			return nil, fmt.Errorf("ELASTICSEARCH_URL, entry %d, must not have a query or a fragment", i+1)
 		}
 		tlsConfig, err := cfg.Upstream.config(u.Hostname())
 		if err != nil {
