@@ -12,7 +12,7 @@ import (
 // writes nothing; then they run in order and are committed together.
 func (n *Node) bulk(r *request) (*response, *esError) {
 	start := time.Now()
-	if err := r.allow("refresh routing require_alias pipeline _source _source_includes _source_excludes", writeSkip, "list_executed_pipelines type"); err != nil {
+	if err := r.allow("index refresh routing require_alias pipeline _source _source_includes _source_excludes", writeSkip, "list_executed_pipelines type"); err != nil {
 		return nil, err
 	}
 	ops, forced, err := r.bulkOps()
@@ -215,7 +215,9 @@ func (op *writeOp) metadata(m member, no int) *esError {
 	}
 	switch m.key {
 	case "_index":
-		op.target = t
+		if !null { // null stands for the request's own index
+			op.target = t
+		}
 	case "_id":
 		op.id, op.hasID = t, !null
 		if null {
