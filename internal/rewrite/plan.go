@@ -417,6 +417,16 @@ func (r *request) explain() (Transform, error) {
 
 // read carries requests that bring no query and return documents.
 func (r *request) read() (Transform, error) {
+	if r.call.HasBody && (r.verdict == verdictGet || r.verdict == verdictSource) {
+		// Elasticsearch refuses such a body too, but by then it would be out of sight.
+		in, err := r.reach(r.ctx, r.value("index"))
+		if err != nil {
+			return nil, err
+		}
+		if len(in.rules) > 0 {
+			return nil, refuse(400, "esproxy_bad_request", "reading a document takes no body; send the request without one")
+		}
+	}
 	if r.call.Viewer == nil || r.call.Method == "HEAD" {
 		return nil, nil
 	}
