@@ -12,6 +12,12 @@ import (
 // maxBadItems is how many items of one bulk may be refused before the whole request is.
 const maxBadItems = 10_000
 
+// maxOut is how much of a block waits sealed: tiny values grow tenfold.
+const maxOut = 1 << 20
+
+// keepPlaces is how long a bulk believes what a name stands for: a body may stream for hours.
+const keepPlaces = time.Second
+
 // maxActionLine bounds one action line.
 const maxActionLine = 64 << 10
 
@@ -46,6 +52,7 @@ type bulk struct {
 	out     []byte
 	block   []item
 	places  map[string]*bulkPlace
+	placed  time.Time // when places was begun
 	last    *bulkPlace
 	known   known
 	refs    []Ref
@@ -126,6 +133,10 @@ func frameFault(ordinal int, err error) *Fault {
 // readBlock reads whole items until the block is full. more is false at the end of the body.
 func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err error) {
 	t.block = t.block[:0]
+	if now := time.Now(); now.Sub(t.placed) > keepPlaces {
+		clear(t.places)
+		t.last, t.placed = nil, now
+	}
 	l := t.lines
 	l.whole = false
 	lead := l.start
@@ -285,6 +296,15 @@ func (t *bulk) sendBlock(ctx context.Context, up io.Writer) error {
 				return err
 			}
 		}
+		if len(t.out) > maxOut {
+			t.wrote = true
+			if _, err := up.Write(t.out); err != nil {
+				return err
+			}
+			if t.out = t.out[:0]; cap(t.out) > 4*maxOut {
+				t.out = nil // after a very large document
+			}
+		}
 	}
 	if t.trail.there() && (t.wrote || len(t.out) > 0) {
 		t.out = append(t.out, t.lines.buf[t.trail.start:t.trail.end]...)
@@ -315,6 +335,12 @@ func (t *bulk) reject(it *item) error {
 	if name == "" {
 		name = t.index
 	}
+	// An id may be as long as its line.
+	cost := int64(len(name)+len(it.id)) + 256
+	if err := t.lines.budget.Acquire(t.lines.ctx, cost); err != nil {
+		return err
+	}
+	t.lines.held += cost
 	t.bad = append(t.bad, badItem{ordinal: it.ordinal, action: it.kind.String(), index: name, id: it.id, hasID: it.hasID, fault: it.fault})
 	return nil
 }

@@ -19,6 +19,9 @@ type found struct {
 	token      bool // a string of the reserved token grammar
 }
 
+// maxFound bounds the protected values of one document, and so what it takes when they are sealed.
+const maxFound = 1 << 17
+
 // subjectSeen is what a document says of one rule's subject.
 type subjectSeen struct {
 	count      int // over all spellings
@@ -303,6 +306,9 @@ func (s *docScanner) known(pos int, n *node, depth int, inArray bool) (end int, 
 	s.sealed--
 	if err != nil {
 		return end, err
+	}
+	if len(s.cur.found) >= maxFound {
+		return end, &Fault{Status: 413, Type: "esproxy_document_too_large", Reason: "one document may have at most " + strconv.Itoa(maxFound) + " protected values: each grows by some two hundred bytes when it is sealed"}
 	}
 	f := found{start: pos, end: end, field: n.field}
 	switch s.b[pos] {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"slices"
+	"strconv"
 	"sync"
 )
 
@@ -31,7 +32,8 @@ type treeValue struct {
 	kids       []treeValue
 }
 
-// strictTree is strictJSON that keeps what it read. The tree shares memory with b.
+// strictTree is strictJSON that keeps what it read. The tree shares memory with b. Of more than maxTree values the error is a
+// *Fault.
 func strictTree(b []byte) (treeValue, error) {
 	s := strictPool.Get().(*strictScanner)
 	defer s.release()
@@ -84,9 +86,14 @@ type strictScanner struct {
 	b     []byte
 	names []uint64    // hashes of the member names of the open objects, innermost last
 	kids  []treeValue // the members and elements of the open values, innermost last
+	count int         // values of the tree so far
 	buf   []byte
 	seed  maphash.Seed
 }
+
+// maxTree is how many values a body may have that is read into a tree: each takes some seventy bytes whatever its
+// text does, so a body of small numbers would take fifty times its size.
+const maxTree = 200_000
 
 // The seed is random and differs per scanner, so two different names with one hash, which would refuse a
 // good body, can't be prepared.
@@ -106,7 +113,7 @@ func (s *strictScanner) release() {
 	}
 	clear(s.kids[:cap(s.kids)])
 	clear(s.buf[:cap(s.buf)])
-	s.b, s.kids, s.names, s.buf = nil, s.kids[:0], s.names[:0], s.buf[:0]
+	s.b, s.kids, s.names, s.buf, s.count = nil, s.kids[:0], s.names[:0], s.buf[:0], 0
 	strictPool.Put(s)
 }
 
@@ -118,7 +125,7 @@ func (s *strictScanner) begin() (int, error) {
 	return skipSpace(s.b, 0), nil
 }
 
-// finish looks at what follows the value and turns every error into a *syntaxError.
+// finish looks at what follows the value and turns errShort into a *syntaxError.
 func (s *strictScanner) finish(pos int, err error) error {
 	if err == nil {
 		if pos = skipSpace(s.b, pos); pos < len(s.b) {
@@ -231,6 +238,9 @@ func (s *strictScanner) tree(pos, depth int) (v treeValue, err error) {
 	v.start = pos
 	if pos >= len(s.b) {
 		return v, errShort
+	}
+	if s.count++; s.count > maxTree {
+		return v, &Fault{Status: 413, Type: "esproxy_document_too_large", Reason: "where values are protected, the body of a search or of an administrative request may have at most " + strconv.Itoa(maxTree) + " values; send smaller ones"}
 	}
 	c := s.b[pos]
 	v.kind = c
