@@ -84,7 +84,7 @@ func newIngest(env environ) *cobra.Command {
 	cmd.Flags().DurationVar(&every, "every", 0, "read the source again and again, with this pause")
 	cmd.Flags().IntVar(&batch, "batch", 0, "largest number of documents in one bulk request")
 	cmd.Flags().IntVar(&total, "total", 0, "number of records expected, for the progress bar")
-	addSettings(cmd, append([]string{"ESPROXY_LOG_LEVEL", "ESPROXY_LOG_FORMAT"}, clientSettings...)...)
+	addSettings(cmd, append([]string{"API_TOKEN_FILE", "ESPROXY_LOG_LEVEL", "ESPROXY_LOG_FORMAT"}, clientSettings...)...)
 	return cmd
 }
 

@@ -100,6 +100,7 @@ type settings struct {
 	TokenFile string `envconfig:"ESPROXY_TOKEN_FILE" help:"file with ESPROXY_TOKEN"`
 	APIURL    string `envconfig:"API_URL" help:"default source of ingest"`
 	APIToken  string `envconfig:"API_TOKEN" secret:"yes" help:"bearer token for the source of ingest"`
+	APIFile   string `envconfig:"API_TOKEN_FILE" help:"file with API_TOKEN"`
 }
 
 // flagName is the flag of an environment variable: ESPROXY_LOG_LEVEL is --log-level.
@@ -184,6 +185,7 @@ func loadSettings(cmd *cobra.Command) (*settings, error) {
 		{&s.ElasticsearchPassword, s.ElasticsearchPassFile, "ELASTICSEARCH_PASSWORD"},
 		{&s.ElasticsearchAPIKey, s.ElasticsearchAPIFile, "ELASTICSEARCH_API_KEY"},
 		{&s.Token, s.TokenFile, "ESPROXY_TOKEN"},
+		{&s.APIToken, s.APIFile, "API_TOKEN"},
 	} {
 		if x.file == "" {
 			continue
