@@ -84,6 +84,7 @@ type Cluster struct {
 	flight  *flight // the one under way, nil when there is none
 	landed  *flight // the one that ended last
 	mayRead time.Time
+	changes int // calls of Changed
 
 	root   context.Context // ends at Close
 	cancel context.CancelFunc
@@ -148,9 +149,12 @@ func (c *Cluster) Close() {
 // Changed tells that a request that may have changed indices, aliases, templates or mappings went
 // through: the next question about a name refreshes the view, and targets are made ready anew.
 func (c *Cluster) Changed() {
+	c.mu.Lock()
+	c.changes++
 	if v := c.view.Load(); v != nil {
 		v.stale.Store(true)
 	}
+	c.mu.Unlock()
 	c.ready.clear()
 	c.templates.clear()
 	c.forbids.clear()

@@ -38,6 +38,7 @@ func (c *Cluster) future(ctx context.Context, name string) (future, error) {
 	if f, ok := c.templates.get(name, c.now()); ok {
 		return f, nil
 	}
+	before := c.changed()
 	f, matched, err := c.simulate(ctx, name)
 	if err != nil {
 		return f, c.unknown(err)
@@ -53,7 +54,9 @@ func (c *Cluster) future(ctx context.Context, name string) (future, error) {
 		// Templates may build alias names from the index name.
 		f.aliases[i] = strings.ReplaceAll(a, "{index}", name)
 	}
-	c.templates.put(name, f, c.now().Add(keepTemplates))
+	if before == c.changed() {
+		c.templates.put(name, f, c.now().Add(keepTemplates))
+	}
 	return f, nil
 }
 
@@ -98,6 +101,7 @@ func (c *Cluster) simulate(ctx context.Context, name string) (f future, matched 
 
 // winner is the composable template that applies to the name: of all that match, that of the highest priority.
 func (c *Cluster) winner(ctx context.Context, name string) (*indexTemplate, error) {
+	before := c.changed()
 	all, ok := c.forbids.get("", c.now())
 	if !ok {
 		reply, err := c.askTemplates(ctx, "/_index_template")
@@ -121,7 +125,9 @@ func (c *Cluster) winner(ctx context.Context, name string) (*indexTemplate, erro
 			}
 			all = append(all, t)
 		}
-		c.forbids.put("", all, c.now().Add(keepTemplates))
+		if before == c.changed() {
+			c.forbids.put("", all, c.now().Add(keepTemplates))
+		}
 	}
 	var best *indexTemplate
 	for i := range all {

@@ -133,14 +133,24 @@ func (c *Cluster) fresh(ctx context.Context) (*view, error) {
 
 func (c *Cluster) fly(f *flight) {
 	defer c.wg.Done()
+	before := c.changed()
 	f.view, f.err = c.look(c.root)
 	c.mu.Lock()
 	if f.err == nil {
+		// What was read before a change serves those who asked before it, and nobody else.
+		f.view.stale.Store(before != c.changes)
 		c.view.Store(f.view)
 	}
 	c.flight, c.landed = nil, f
 	c.mu.Unlock()
 	close(f.done)
+}
+
+// changed counts the calls of Changed.
+func (c *Cluster) changed() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changes
 }
 
 // look makes a view.
