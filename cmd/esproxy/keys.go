@@ -93,9 +93,11 @@ func newKeygen(env environ) *cobra.Command {
 			case passphrase:
 				phrase, perr := askPassphrase(env)
 				if perr != nil {
-					return perr
+					return usageError{perr}
 				}
-				text, err = envelope.GeneratePassphraseKey(phrase)
+				if text, err = envelope.GeneratePassphraseKey(phrase); err != nil {
+					return usageError{err}
+				}
 			default:
 				text, err = envelope.GenerateKey()
 			}

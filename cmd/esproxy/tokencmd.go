@@ -47,6 +47,9 @@ func newToken(env environ) *cobra.Command {
 				if start, err = time.Parse(time.RFC3339, notBefore); err != nil {
 					return usagef("--not-before must be a time such as 2026-01-31T08:00:00Z")
 				}
+				if start.Before(now) {
+					return usagef("--not-before lies in the past; leave it out for a token that is good at once")
+				}
 			}
 			if id == "" {
 				id = randomID()
