@@ -1,6 +1,10 @@
 package rewrite
 
-import "strconv"
+import (
+	"bytes"
+	"strconv"
+	"unicode/utf8"
+)
 
 // actionKind is what a bulk action does.
 type actionKind uint8
@@ -112,7 +116,11 @@ func (s *docScanner) metadata(pos int, a *action) (int, error) {
 		}
 		m.value.end = pos
 		value := b[m.value.start:m.value.end]
-		switch m.name {
+		name := m.name
+		if value[0] == 'n' {
+			name = "" // null means the default
+		}
+		switch name {
 		case "_index":
 			a.index, _, err = s.scalar(value)
 		case "_id":
@@ -167,7 +175,14 @@ const maxRetries = 100
 func (s *docScanner) scalar(value []byte) (text string, ok bool, err error) {
 	switch value[0] {
 	case '"':
-		s.scratch = unescape(s.scratch[:0], value[1:len(value)-1])
+		value = value[1 : len(value)-1]
+		if bytes.IndexByte(value, '\\') < 0 {
+			return string(value), true, nil
+		}
+		s.scratch = unescape(s.scratch[:0], value)
+		if !utf8.Valid(s.scratch) { // Elasticsearch would replace it, so the name would mean another one
+			return "", false, badSyntax(0, "a lone surrogate in the action")
+		}
 		return string(s.scratch), true, nil
 	case '{', '[':
 		return "", false, badSyntax(0, "expected a simple value in the action")

@@ -297,19 +297,20 @@ func TestLinesErrors(t *testing.T) {
 			t.Errorf("%d bytes are still out", budget.out)
 		}
 	}
-	if err := func() error {
-		l := newLines(context.Background(), strings.NewReader(strings.Repeat("x", 100)+"\n"), &fakeBudget{}, 10)
-		defer l.close()
-		l.next()
-		return l.skip(iotest.TruncateWriter(failing{}, 0))
-	}(); err != nil {
+	l = newLines(context.Background(), strings.NewReader(strings.Repeat("x", 100)+"\n"), &fakeBudget{}, 10)
+	defer l.close()
+	if _, err := l.next(); err != errLongLine {
+		t.Fatal(err)
+	}
+	if err := l.skip(failing{broken}); err != broken {
 		t.Errorf("a writer that takes nothing: %v", err)
 	}
 }
 
-type failing struct{}
+// failing is a writer that fails.
+type failing struct{ err error }
 
-func (failing) Write([]byte) (int, error) { return 0, errors.New("no") }
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
 func TestReadAll(t *testing.T) {
 	for _, size := range []int{0, 1, firstBlock - 1, firstBlock, firstBlock + 1, 1 << 20} {
