@@ -18,6 +18,7 @@ import (
 func main() {
 	hardenProcess()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := run(ctx, os.Args[1:], environ{os.Stdin, os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)

@@ -142,6 +142,11 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 			v.Close()
 		}
 	}()
+	ctx, stop := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer stop()
+
 	var srv *proxy.Server
 	cfg.Reload = func(context.Context) (*proxy.State, error) {
 		s, err := load()
@@ -164,6 +169,7 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 			defer mu.Unlock()
 			views = slices.DeleteFunc(views, func(v *cluster.Cluster) bool { return v == old })
 		})
+		go checkStoredKeys(ctx, c, log) // ends with ctx; a reload waits for no answer of the cluster
 		return c.state, nil
 	}
 	if srv, err = proxy.New(cfg); err != nil {
@@ -176,10 +182,6 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 	current, views = first, append(views, first.cluster)
 	srv.Swap(first.state)
 
-	ctx, stop := context.WithCancel(ctx)
-	var work sync.WaitGroup
-	defer work.Wait()
-	defer stop()
 	reload := func() { _ = srv.Reload(ctx) } // it logs its errors
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -209,8 +211,6 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 			if started != nil {
 				started(srv, first)
 			}
-			ctx, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
 			checkStoredKeys(ctx, first, log)
 		case <-ctx.Done():
 		}

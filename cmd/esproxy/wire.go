@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/esproxy/esproxy/internal/access"
 	"github.com/esproxy/esproxy/internal/cluster"
@@ -240,7 +241,12 @@ func (c *unopenedCounter) Refused(string)                                   {}
 
 // checkStoredKeys tells early, in the log, that stored values lie under other keys; writes are refused then.
 func checkStoredKeys(ctx context.Context, c *core, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	err := c.cluster.CheckKeys(ctx)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return // the proxy stops
+	}
 	var f *rewrite.Fault
 	switch {
 	case err == nil:
