@@ -285,6 +285,9 @@ func (x *exchange) writeHead(status int) {
 		return
 	}
 	x.status = status
+	if x.plan != nil && x.plan.Done != nil {
+		x.plan.Done() // before the client can act on the reply
+	}
 	noDefaults(x.w.Header())
 	x.w.WriteHeader(status)
 }

@@ -162,7 +162,8 @@ type Plan struct {
 	Target Target
 	// Transform is nil when both bodies pass untouched and undecoded.
 	Transform Transform
-	// Done, if not nil, is to be called once when the exchange is over, whatever came of it.
+	// Done, if not nil, is to be called before the first byte of the reply goes to the client, and when the
+	// exchange is over, whatever came of it.
 	Done func()
 }
 
