@@ -80,6 +80,33 @@ func TestErrorsAreDocumented(t *testing.T) {
 	}
 }
 
+// Every setting and every metric has its place in docs/operations.md.
+func TestOperationsAreDocumented(t *testing.T) {
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(top, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	doc := read("docs/operations.md")
+	check := func(what, file, pattern, prefix string, least int) {
+		found := regexp.MustCompile(pattern).FindAllStringSubmatch(read(file), -1)
+		for _, m := range found {
+			if name := prefix + m[1]; !strings.Contains(doc, "`"+name+"`") {
+				t.Errorf("docs/operations.md does not name the %s %s", what, name)
+			}
+		}
+		if len(found) < least {
+			t.Errorf("only %d names of the kind %s found in %s: the search is broken", len(found), what, file)
+		}
+	}
+	check("setting", "cmd/esproxy/settings.go", `envconfig:"([A-Z_]+)"`, "", 40)
+	check("metric", "internal/proxy/metrics.go", `(?:counter|gauge|gaugeFunc)\("([a-z_]+)", "`, "esproxy_", 12)
+	check("metric", "internal/proxy/metrics.go", `Name: "(esproxy_[a-z_]+)"`, "", 3)
+	check("reason", "internal/rewrite/reply.go", `(?m)^\t[a-zA-Z]+ += "([a-z_]+)"$`, "", 7)
+}
+
 // repositoryFiles are the files that git knows or would take, or all files where there is no git.
 func repositoryFiles(t *testing.T) []string {
 	t.Helper()
