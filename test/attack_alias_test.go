@@ -15,7 +15,7 @@ func TestAliasCountsAtOnce(t *testing.T) {
 			t.Fatalf("%s %s: %d %v\n%s", method, path, a.status, a.err, a.body)
 		}
 	}
-	for i := range 25 {
+	for i := range 5 {
 		index := fmt.Sprintf("%splain-%d", s.prefix, i)
 		do("PUT", "/"+index, `{"settings":{"number_of_shards":1,"number_of_replicas":0}}`)
 		do("PUT", "/"+index+"/_doc/0", `{"n":1}`)
