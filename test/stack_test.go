@@ -89,6 +89,8 @@ type recorder struct {
 	to   string
 	mu   sync.Mutex
 	reqs []*recorded
+	// early, if set, may answer a request before its body is read; such a request is not kept.
+	early func(w http.ResponseWriter, r *http.Request) bool
 	// before, if set, may answer a request itself, or change what is passed on.
 	before func(w http.ResponseWriter, r *http.Request, body []byte) bool
 }
@@ -107,6 +109,12 @@ var passer = &http.Client{
 }
 
 func (rec *recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rec.mu.Lock()
+	early := rec.early
+	rec.mu.Unlock()
+	if early != nil && early(w, r) {
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
@@ -138,6 +146,13 @@ func (rec *recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(res.StatusCode)
 	io.Copy(w, res.Body)
+}
+
+// meet sets what answers requests instead of the server; nil for nothing.
+func (rec *recorder) meet(early func(w http.ResponseWriter, r *http.Request) bool) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	rec.early = early
 }
 
 // since gives what was recorded from the nth request on.
