@@ -385,7 +385,7 @@ func subjectText(dst, raw []byte) (out []byte, ok bool) {
 	return append(dst, raw...), true
 }
 
-// subject returns the one subject of rule i in p, or a Fault that says why there is none.
+// subject returns the one subject of rule i in p, or a Fault that says why there is none. It may share memory with b.
 func (p *part) subject(b []byte, i int, r *policy.Rule) ([]byte, *Fault) {
 	seen := p.subj[i]
 	switch {
@@ -395,6 +395,13 @@ func (p *part) subject(b []byte, i int, r *policy.Rule) ([]byte, *Fault) {
 		return nil, subjectFault(r, "the document has it in more than one spelling")
 	case seen.inArray:
 		return nil, subjectFault(r, "it is inside an array")
+	}
+	raw := b[seen.start:seen.end]
+	if len(raw) > 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		raw = raw[1 : len(raw)-1] // the usual case: no copy. scanString has seen to it that this is UTF-8
+		if len(raw) <= maxSubject {
+			return raw, nil
+		}
 	}
 	text, ok := subjectText(nil, b[seen.start:seen.end])
 	if !ok {

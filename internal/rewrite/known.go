@@ -1,16 +1,28 @@
 package rewrite
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+)
 
 // maxKnown bounds, in bytes, what one bulk remembers of the documents it has changed.
 const maxKnown = 4 << 20
 
 // known remembers what earlier items of one bulk make of the documents that later
 // updates in it may change: Elasticsearch has not executed them when the update is sealed.
+//
+// Most bulks have no updates, yet every item must be remembered. So a document takes some forty bytes in one block of
+// memory without pointers, not a map entry with strings of its own: that alone cost a quarter of a bulk's time.
 type known struct {
-	docs  map[string]knownDoc
-	bytes int
-	full  bool // something was not remembered
+	seed    maphash.Seed
+	records []byte
+	table   []uint64 // open addressing: hash<<32 | 1 + place in records; 0 is free
+	count   int
+	full    bool // something was not remembered
+
+	key  []byte   // scratch
+	subj subjects // scratch
 }
 
 // knownDoc is one document after the items so far.
@@ -19,34 +31,126 @@ type knownDoc struct {
 	unsure bool // the item may fail on a condition; then the document is as it was before
 }
 
-func docKey(index, id string) string { return index + "\x00" + id }
+// A record is a byte of flags, the key (index, NUL, id) with its length before it, and for each rule
+// of the target 1 + the length of its subject and the subject, or 0. Lengths are uvarints.
+const (
+	knownFound = 1 << iota
+	knownUnsure
+	knownForgotten // a later item changed the document when there was no more room
+)
 
-func (k *known) get(index, id string) (knownDoc, bool) {
-	if len(k.docs) == 0 {
-		return knownDoc{}, false
+// find gives the place of the document's record, and of its entry in the table. When there is none, at is below zero and
+// the entry is where it belongs.
+func (k *known) find(index, id string) (at, slot int, hash uint32) {
+	k.key = append(append(append(k.key[:0], index...), 0), id...)
+	if len(k.table) == 0 {
+		k.seed = maphash.MakeSeed()
+		k.table = make([]uint64, 64)
 	}
-	d, ok := k.docs[docKey(index, id)]
-	return d, ok
+	hash = uint32(maphash.Bytes(k.seed, k.key))
+	for slot = int(hash) & (len(k.table) - 1); k.table[slot] != 0; slot = (slot + 1) & (len(k.table) - 1) {
+		if uint32(k.table[slot]>>32) != hash {
+			continue
+		}
+		at = int(uint32(k.table[slot])) - 1
+		if have, _ := takeBytes(k.records[at+1:]); bytes.Equal(have, k.key) {
+			return at, slot, hash
+		}
+	}
+	return -1, slot, hash
 }
 
-func (k *known) set(index, id string, d knownDoc) {
-	if k.docs == nil {
-		k.docs = make(map[string]knownDoc)
+// takeBytes reads a length and so many bytes.
+func takeBytes(b []byte) (taken, rest []byte) {
+	n, size := binary.Uvarint(b)
+	return b[size : size+int(n)], b[size+int(n):]
+}
+
+func (k *known) get(index, id string) (knownDoc, bool) {
+	if k.count == 0 {
+		return knownDoc{}, false
 	}
-	key := docKey(index, id)
-	if _, have := k.docs[key]; !have {
-		size := len(key) + 96
-		for _, s := range d.was.subj {
-			size += len(s) + 24
-		}
-		if k.bytes+size > maxKnown {
-			k.full = true
-			return
-		}
-		k.bytes += size
+	at, _, _ := k.find(index, id)
+	if at < 0 || k.records[at]&knownForgotten != 0 {
+		return knownDoc{}, false
 	}
-	d.was.stored, d.was.guarded = nil, false
-	k.docs[key] = d
+	flags := k.records[at]
+	d := knownDoc{was: before{found: flags&knownFound != 0}, unsure: flags&knownUnsure != 0}
+	_, rest := takeBytes(k.records[at+1:])
+	rules, size := binary.Uvarint(rest)
+	rest = rest[size:]
+	for range rules {
+		n, size := binary.Uvarint(rest)
+		rest = rest[size:]
+		if n == 0 {
+			d.was.subj = append(d.was.subj, nil)
+			continue
+		}
+		// Records are never written over, so this stays as it is.
+		d.was.subj = append(d.was.subj, rest[:n-1:n-1])
+		rest = rest[n-1:]
+	}
+	return d, true
+}
+
+func (k *known) set(index, id string, found, unsure bool, subj subjects) {
+	at, slot, hash := k.find(index, id)
+	flags := byte(0)
+	if found {
+		flags |= knownFound
+	}
+	if unsure {
+		flags |= knownUnsure
+	}
+	begin := len(k.records)
+	k.records = binary.AppendUvarint(append(k.records, flags), uint64(len(k.key)))
+	k.records = append(k.records, k.key...)
+	k.records = binary.AppendUvarint(k.records, uint64(len(subj)))
+	for _, s := range subj {
+		if s == nil {
+			k.records = append(k.records, 0)
+			continue
+		}
+		k.records = append(binary.AppendUvarint(k.records, uint64(len(s))+1), s...)
+	}
+	record := k.records[begin:]
+	switch {
+	case at >= 0 && len(record) <= begin-at && bytes.Equal(record[1:], k.records[at+1:at+len(record)]):
+		// The same document again, as updates of one document are: only the flags can have changed.
+		k.records[at] = flags
+		k.records = k.records[:begin]
+		return
+	case begin+len(record)+8*len(k.table) > maxKnown:
+		k.full = true
+		k.records = k.records[:begin]
+		if at >= 0 {
+			k.records[at] |= knownForgotten
+		}
+		return
+	}
+	if at < 0 {
+		k.count++
+	}
+	k.table[slot] = uint64(hash)<<32 | uint64(begin+1)
+	if 4*k.count > 3*len(k.table) {
+		k.grow()
+	}
+}
+
+// grow doubles the table.
+func (k *known) grow() {
+	old := k.table
+	k.table = make([]uint64, 2*len(old))
+	for _, e := range old {
+		if e == 0 {
+			continue
+		}
+		slot := int(e>>32) & (len(k.table) - 1)
+		for k.table[slot] != 0 {
+			slot = (slot + 1) & (len(k.table) - 1)
+		}
+		k.table[slot] = e
+	}
 }
 
 // wrote records what an item that goes upstream does to its document. p is the whole document it stores, nil for a delete.
@@ -54,20 +158,21 @@ func (k *known) wrote(pl *place, a *action, b []byte, p *part) {
 	if !a.hasID || pl.t == nil || !pl.t.hasSubject() {
 		return
 	}
-	now := knownDoc{unsure: a.guarded || a.version}
-	if p != nil {
-		now.was = before{found: true, subj: subjectsOf(pl.t, b, p)}
-	}
+	unsure := a.guarded || a.version
 	if a.kind == actionCreate {
 		prior, have := k.get(pl.index, a.id)
 		switch {
 		case have && !prior.unsure && prior.was.found:
 			return // it fails
 		case !have || prior.unsure:
-			now.unsure = true
+			unsure = true
 		}
 	}
-	k.set(pl.index, a.id, now)
+	if p == nil {
+		k.set(pl.index, a.id, false, unsure, nil)
+		return
+	}
+	k.set(pl.index, a.id, true, unsure, k.subjectsOf(pl.t, b, p))
 }
 
 // updated records what an update does.
@@ -81,33 +186,31 @@ func (k *known) updated(pl *place, a *action, u *updateBody, form updateForm, su
 		if u.docAsUpsert {
 			p = &u.docPart
 		}
-		k.set(pl.index, a.id, knownDoc{was: before{found: true, subj: subjectsOf(pl.t, u.b, p)}})
+		k.set(pl.index, a.id, true, false, k.subjectsOf(pl.t, u.b, p))
 	case formGuarded, formBare:
-		k.set(pl.index, a.id, knownDoc{
-			was:    before{found: true, subj: subj},
-			unsure: form == formGuarded && !sameSubjects(subj, was.subj),
-		})
+		k.set(pl.index, a.id, true, form == formGuarded && !sameSubjects(subj, was.subj), subj)
 	case formUpdate:
 		if u.upsert.there() {
 			if _, have := k.get(pl.index, a.id); !have {
-				k.set(pl.index, a.id, knownDoc{was: before{found: true, subj: subjectsOf(pl.t, u.b, &u.upsertPart)}, unsure: true})
+				k.set(pl.index, a.id, true, true, k.subjectsOf(pl.t, u.b, &u.upsertPart))
 			}
 		}
 	}
 }
 
-// subjectsOf gives the valid subjects that a whole document tells.
-func subjectsOf(t *target, b []byte, p *part) subjects {
-	out := make(subjects, len(t.rules))
+// subjectsOf gives the valid subjects that a whole document tells, until the next call.
+func (k *known) subjectsOf(t *target, b []byte, p *part) subjects {
+	k.subj = k.subj[:0]
 	for i, r := range t.rules {
-		if r.Subject == "" || p.subj[i].count == 0 {
-			continue
+		var text []byte
+		if r.Subject != "" && p.subj[i].count > 0 {
+			if subject, fault := p.subject(b, i, r); fault == nil {
+				text = subject
+			}
 		}
-		if text, fault := p.subject(b, i, r); fault == nil {
-			out[i] = text
-		}
+		k.subj = append(k.subj, text)
 	}
-	return out
+	return k.subj
 }
 
 func sameSubjects(a, b subjects) bool {
