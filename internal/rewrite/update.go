@@ -26,7 +26,7 @@ type updateBody struct {
 	members                     []updateMember
 	doc, upsert                 span
 	docPart, upsertPart         part
-	script                      bool
+	script, guarded             bool
 	docAsUpsert, scriptedUpsert bool
 }
 
@@ -113,7 +113,9 @@ func (s *docScanner) updateMember(u *updateBody, name string, pos int, t *target
 		return flag(&u.scriptedUpsert)
 	case "script":
 		u.script = true
-	case "detect_noop", "_source", "if_seq_no", "if_primary_term":
+	case "if_seq_no", "if_primary_term":
+		u.guarded = true
+	case "detect_noop", "_source":
 	default:
 		return pos, badSyntax(pos, "an unknown member of an update")
 	}
@@ -133,6 +135,8 @@ func (u *updateBody) check(t *target) *Fault {
 		return bad("it has both a script and a doc; send one of them")
 	case !u.script && !u.doc.there():
 		return bad("it has neither a script nor a doc; send one of them")
+	case u.guarded: // it would beat the guard that the proxy adds (seen on 8.19.8)
+		return bad("its body has if_seq_no or if_primary_term; give them in the URL or in the action line")
 	case u.docAsUpsert && u.upsert.there():
 		return bad("it has both doc_as_upsert and an upsert; send one of them")
 	}
