@@ -84,6 +84,9 @@ func proxyConfig(s *settings, log, audit *slog.Logger) (proxy.Config, error) {
 	if (s.TLSCertFile == "") != (s.TLSKeyFile == "") {
 		return cfg, usagef("ESPROXY_TLS_CERT_FILE and ESPROXY_TLS_KEY_FILE go together; set both")
 	}
+	if (s.ElasticsearchCertFile == "") != (s.ElasticsearchKeyFile == "") {
+		return cfg, usagef("ELASTICSEARCH_CLIENT_CERT_FILE and ELASTICSEARCH_CLIENT_KEY_FILE go together; set both")
+	}
 	if s.TLSCertFile != "" {
 		cfg.TLS = &proxy.ServerTLS{CertFile: s.TLSCertFile, KeyFile: s.TLSKeyFile, ClientCAFile: s.TLSClientCAFile}
 	} else if s.TLSClientCAFile != "" {
