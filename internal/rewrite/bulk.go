@@ -484,6 +484,9 @@ func (t *bulk) sealUpdate(it *item) error {
 // beforeOf tells what an update finds: what earlier items of this bulk make of the document, else the look-up.
 func (t *bulk) beforeOf(it *item) (*before, error) {
 	have, ok := t.known.get(it.place.index, it.id)
+	if ok && have.mixed {
+		return nil, errAmbiguous
+	}
 	if ok && !have.unsure {
 		return &have.was, nil
 	}
@@ -504,11 +507,14 @@ func (t *bulk) beforeOf(it *item) (*before, error) {
 		return &have.was, nil
 	}
 	if !was.found && have.was.found {
-		// The earlier item is a conditional write or a create, and nothing is there yet: only its success makes the update possible.
+		// Nothing is there yet: only the earlier item's success makes the update possible.
 		return &have.was, nil
 	}
-	return nil, &Fault{Status: 409, Type: "esproxy_ambiguous_update", Reason: "an earlier item of this bulk may or may not replace this document, so its subject is not known; send the update in a later bulk"}
+	return nil, errAmbiguous
 }
+
+// errAmbiguous has the status that makes clients send an item once more, in a later bulk.
+var errAmbiguous = &Fault{Status: 429, Type: "esproxy_ambiguous_update", Reason: "an earlier item of this bulk may or may not replace this document, so its subject is not known; send the update in a later bulk"}
 
 // Reply implements Transform.
 func (t *bulk) Reply(ctx context.Context, head ReplyHead) (func(io.Reader, io.Writer) error, bool, error) {

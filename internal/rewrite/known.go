@@ -28,7 +28,8 @@ type known struct {
 // knownDoc is one document after the items so far.
 type knownDoc struct {
 	was    before
-	unsure bool // the item may fail on a condition; then the document is as it was before
+	unsure bool // the item may fail; then the document is as it was before the bulk
+	mixed  bool // several items with different subjects may fail
 }
 
 // A record is a byte of flags, the key (index, NUL, id) with its length before it, and for each rule
@@ -36,6 +37,7 @@ type knownDoc struct {
 const (
 	knownFound = 1 << iota
 	knownUnsure
+	knownMixed
 	knownForgotten // a later item changed the document when there was no more room
 )
 
@@ -75,7 +77,7 @@ func (k *known) get(index, id string) (knownDoc, bool) {
 		return knownDoc{}, false
 	}
 	flags := k.records[at]
-	d := knownDoc{was: before{found: flags&knownFound != 0}, unsure: flags&knownUnsure != 0}
+	d := knownDoc{was: before{found: flags&knownFound != 0}, unsure: flags&knownUnsure != 0, mixed: flags&knownMixed != 0}
 	_, rest := takeBytes(k.records[at+1:])
 	rules, size := binary.Uvarint(rest)
 	rest = rest[size:]
@@ -93,15 +95,9 @@ func (k *known) get(index, id string) (knownDoc, bool) {
 	return d, true
 }
 
-func (k *known) set(index, id string, found, unsure bool, subj subjects) {
+// set records what is known of a document from now on; flags are knownFound, knownUnsure and knownMixed.
+func (k *known) set(index, id string, flags byte, subj subjects) {
 	at, slot, hash := k.find(index, id)
-	flags := byte(0)
-	if found {
-		flags |= knownFound
-	}
-	if unsure {
-		flags |= knownUnsure
-	}
 	begin := len(k.records)
 	k.records = binary.AppendUvarint(append(k.records, flags), uint64(len(k.key)))
 	k.records = append(k.records, k.key...)
@@ -158,21 +154,44 @@ func (k *known) wrote(pl *place, a *action, b []byte, p *part) {
 	if !a.hasID || pl.t == nil || !pl.t.hasSubject() {
 		return
 	}
-	unsure := a.guarded || a.version
-	if a.kind == actionCreate {
-		prior, have := k.get(pl.index, a.id)
-		switch {
-		case have && !prior.unsure && prior.was.found:
-			return // it fails
-		case !have || prior.unsure:
-			unsure = true
-		}
-	}
+	prior, have := k.get(pl.index, a.id)
 	if p == nil {
-		k.set(pl.index, a.id, false, unsure, nil)
+		flags := byte(0)
+		if a.guarded || a.version {
+			if flags = knownUnsure; have {
+				flags = knownMixed
+			}
+		}
+		k.set(pl.index, a.id, flags, nil)
 		return
 	}
-	k.set(pl.index, a.id, true, unsure, k.subjectsOf(pl.t, b, p))
+	if a.kind == actionCreate && have && !prior.unsure && !prior.mixed && prior.was.found {
+		return // it fails
+	}
+	k.mayWrite(pl.index, a.id, k.subjectsOf(pl.t, b, p))
+}
+
+// mayWrite records that a document comes to have the subjects subj, unless the item fails: Elasticsearch may
+// refuse any, for its mapping, a pipeline or a condition, and goes on with the next.
+func (k *known) mayWrite(index, id string, subj subjects) {
+	flags := byte(knownFound)
+	switch prior, have := k.get(index, id); {
+	case !have && k.full: // it may have been changed unnoticed
+		flags |= knownMixed
+	case !have:
+		flags |= knownUnsure
+	case prior.mixed:
+		flags |= knownMixed
+	case !prior.was.found:
+		if prior.unsure {
+			flags |= knownUnsure
+		} // else it is this document or none
+	case !sameSubjects(prior.was.subj, subj):
+		flags |= knownMixed
+	case prior.unsure:
+		flags |= knownUnsure
+	}
+	k.set(index, id, flags, subj)
 }
 
 // updated records what an update does.
@@ -186,13 +205,17 @@ func (k *known) updated(pl *place, a *action, u *updateBody, form updateForm, su
 		if u.docAsUpsert {
 			p = &u.docPart
 		}
-		k.set(pl.index, a.id, true, false, k.subjectsOf(pl.t, u.b, p))
+		k.set(pl.index, a.id, knownFound, k.subjectsOf(pl.t, u.b, p)) // or there is none
 	case formGuarded, formBare:
-		k.set(pl.index, a.id, true, form == formGuarded && !sameSubjects(subj, was.subj), subj)
+		if sameSubjects(subj, was.subj) {
+			k.set(pl.index, a.id, knownFound, subj)
+		} else {
+			k.mayWrite(pl.index, a.id, subj)
+		}
 	case formUpdate:
 		if u.upsert.there() {
 			if _, have := k.get(pl.index, a.id); !have {
-				k.set(pl.index, a.id, true, true, k.subjectsOf(pl.t, u.b, &u.upsertPart))
+				k.mayWrite(pl.index, a.id, k.subjectsOf(pl.t, u.b, &u.upsertPart))
 			}
 		}
 	}
