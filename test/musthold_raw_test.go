@@ -89,7 +89,6 @@ func (s *stack) everything() string {
 	}
 	if realURL() != "" {
 		b.WriteString(s.must(s.direct("GET", "/_cluster/state", ""), 200).body)
-		b.WriteString(s.direct("GET", "/_tasks?detailed=true", "").body)
 	}
 	return b.String()
 }
