@@ -93,6 +93,7 @@ type Cluster struct {
 	templates memo[future]
 	auto      memo[autoCreate]
 	forbids   memo[[]indexTemplate]
+	legacy    memo[map[string]legacyTemplate]
 	length    memo[int64]
 	ready     readiness
 	warned    onceSet
@@ -158,6 +159,7 @@ func (c *Cluster) Changed() {
 	c.ready.clear()
 	c.templates.clear()
 	c.forbids.clear()
+	c.legacy.clear()
 	c.auto.clear()
 }
 

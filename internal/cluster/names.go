@@ -147,7 +147,7 @@ func (c *Cluster) resolve(ctx context.Context, name string, failures bool) (rewr
 			return alone(name), nil
 		}
 	}
-	if v, err = c.fresh(ctx); err != nil {
+	if v, err = c.freshFor(ctx, v); err != nil {
 		return rewrite.Resolved{}, err
 	}
 	if r, ok := v.resolve(name, failures); ok {

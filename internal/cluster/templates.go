@@ -32,6 +32,12 @@ type indexTemplate struct {
 	components []string
 }
 
+// legacyTemplate is what matters here of a legacy template.
+type legacyTemplate struct {
+	Patterns []string                   `json:"index_patterns"`
+	Aliases  map[string]json.RawMessage `json:"aliases"`
+}
+
 // future asks what templates will make of a name that does not exist. The server's own simulation is
 // asked first; it needs the privilege manage_index_templates, so without it templates are read and matched here.
 func (c *Cluster) future(ctx context.Context, name string) (future, error) {
@@ -155,16 +161,19 @@ func (c *Cluster) componentAliases(ctx context.Context, name string) (aliases []
 
 // legacyAliases are the aliases of all legacy templates that match; they apply where no composable one does.
 func (c *Cluster) legacyAliases(ctx context.Context, name string) (aliases []string, err error) {
-	reply, err := c.askTemplates(ctx, "/_template")
-	if err != nil {
-		return nil, err
-	}
-	var all map[string]struct {
-		Patterns []string                   `json:"index_patterns"`
-		Aliases  map[string]json.RawMessage `json:"aliases"`
-	}
-	if err := json.Unmarshal(reply, &all); err != nil {
-		return nil, fmt.Errorf("%w: templates", errGarbage)
+	before := c.changed()
+	all, ok := c.legacy.get("", c.now())
+	if !ok {
+		reply, err := c.askTemplates(ctx, "/_template")
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(reply, &all); err != nil {
+			return nil, fmt.Errorf("%w: templates", errGarbage)
+		}
+		if before == c.changed() {
+			c.legacy.put("", all, c.now().Add(keepTemplates))
+		}
 	}
 	for _, t := range all {
 		for _, p := range t.Patterns {

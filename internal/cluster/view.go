@@ -131,6 +131,15 @@ func (c *Cluster) fresh(ctx context.Context) (*view, error) {
 	}
 }
 
+// freshFor is fresh for a name that v does not have; v serves when it was made after the name was
+// known, see rewrite.AsOf.
+func (c *Cluster) freshFor(ctx context.Context, v *view) (*view, error) {
+	if at, ok := rewrite.Moment(ctx); ok && !v.stale.Load() && v.made.After(at) {
+		return v, nil
+	}
+	return c.fresh(ctx)
+}
+
 func (c *Cluster) fly(f *flight) {
 	defer c.wg.Done()
 	before := c.changed()

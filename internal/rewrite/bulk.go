@@ -245,7 +245,7 @@ func (t *bulk) placeOf(ctx context.Context, index string) *bulkPlace {
 	if !ok {
 		pl = &bulkPlace{place: place{name: index}}
 		if index != "" { // without a name Elasticsearch refuses the item itself
-			found, err := t.eng.place(ctx, index)
+			found, err := t.eng.place(AsOf(ctx, t.placed), index)
 			if err != nil {
 				pl.fault = asFault(err)
 			} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -30,6 +31,20 @@ func (c *compiled) get(rules []*policy.Rule) *target {
 	}
 	t, _ := c.sets.LoadOrStore(key, newTarget(rules))
 	return t.(*target)
+}
+
+type momentKey struct{}
+
+// AsOf gives a context for questions about names that were all known at the moment at: a view of the cluster that was made
+// after it answers them all. Without it a name that is not in the view costs a new view each.
+func AsOf(ctx context.Context, at time.Time) context.Context {
+	return context.WithValue(ctx, momentKey{}, at)
+}
+
+// Moment is the time that AsOf gave ctx.
+func Moment(ctx context.Context) (at time.Time, ok bool) {
+	at, ok = ctx.Value(momentKey{}).(time.Time)
+	return at, ok
 }
 
 // place is where a write goes: a name and what it stands for.
