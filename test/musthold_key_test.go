@@ -39,8 +39,8 @@ func (s *stack) keyID(key string) string {
 	return m[1]
 }
 
-// TestWrongKey starts the proxy with a key that the stored values are not under.
-func TestWrongKey(t *testing.T) {
+// TestStoredUnderAnotherKey starts the proxy with a key that the stored values are not under.
+func TestStoredUnderAnotherKey(t *testing.T) {
 	t.Parallel()
 	s := start(t, config{})
 	for id, name := range map[string]string{"1": "Ana", "2": "Bob"} {
