@@ -19,9 +19,9 @@ const (
 	anasDoc  = `{"username":"Ana","credit_card_num":"` + anasCard + `","color":"green"}`
 )
 
-// TestNodes: requests go round the nodes; a dead one costs nobody anything, and one that dies in the middle only
+// TestOpsNodes: requests go round the nodes; a dead one costs nobody anything, and one that dies in the middle only
 // those whose requests it had begun to read.
-func TestNodes(t *testing.T) {
+func TestOpsNodes(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -90,7 +90,7 @@ func TestNodes(t *testing.T) {
 	}
 }
 
-func zip(text string) []byte {
+func gzipped(text string) []byte {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
 	w.Write([]byte(text))
@@ -98,7 +98,7 @@ func zip(text string) []byte {
 	return b.Bytes()
 }
 
-func unzip(t *testing.T, b string) string {
+func gunzipped(t *testing.T, b string) string {
 	t.Helper()
 	r, err := gzip.NewReader(strings.NewReader(b))
 	if err != nil {
@@ -111,8 +111,8 @@ func unzip(t *testing.T, b string) string {
 	return string(out)
 }
 
-// TestGzip: compressed requests are sealed, compressed replies pass as they are without a grant, and are opened with one.
-func TestGzip(t *testing.T) {
+// TestOpsGzip: compressed requests are sealed, compressed replies pass as they are without a grant, and are opened with one.
+func TestOpsGzip(t *testing.T) {
 	t.Parallel()
 	for _, compress := range []bool{false, true} {
 		t.Run(fmt.Sprintf("compress_opened=%v", compress), func(t *testing.T) {
@@ -134,20 +134,20 @@ func TestGzip(t *testing.T) {
 				text, _ := io.ReadAll(res.Body)
 				w.Header().Set("Content-Type", res.Header.Get("Content-Type"))
 				w.Header().Set("Content-Encoding", "gzip")
-				w.Write(zip(string(text)))
+				w.Write(gzipped(string(text)))
 				return true
 			}
 			s.rec.mu.Unlock()
 			zipped := http.Header{"Content-Encoding": {"gzip"}, "Content-Type": {"application/x-ndjson"}}
 			bulk := strings.ReplaceAll(`{"index":{"_index":"$Puser","_id":"1"}}`+"\n"+anasDoc+"\n", "$P", s.prefix)
-			a := s.must(s.send(request{method: "POST", path: "/_bulk?refresh=true", header: zipped, body: bytes.NewReader(zip(bulk))}), 200)
+			a := s.must(s.send(request{method: "POST", path: "/_bulk?refresh=true", header: zipped, body: bytes.NewReader(gzipped(bulk))}), 200)
 			if a.json("errors").Bool() {
 				t.Fatal(a.body)
 			}
 			for _, r := range s.rec.since(0) {
 				text := r.String()
 				if strings.Contains(r.header.Get("Content-Encoding"), "gzip") {
-					text += unzip(t, string(r.body))
+					text += gunzipped(t, string(r.body))
 				}
 				if strings.Contains(text, anasCard) {
 					t.Errorf("plaintext went up: %s", text)
@@ -160,7 +160,7 @@ func TestGzip(t *testing.T) {
 
 			accept := http.Header{"Accept-Encoding": {"gzip"}}
 			plain := s.must(s.send(request{method: "GET", path: "/$Puser/_doc/1", header: accept}), 200)
-			if plain.header.Get("Content-Encoding") != "gzip" || plain.body != string(zip(stored.body)) {
+			if plain.header.Get("Content-Encoding") != "gzip" || plain.body != string(gzipped(stored.body)) {
 				t.Error("without a grant the compressed reply was changed")
 			}
 			opened := s.must(s.send(request{method: "GET", path: "/$Puser/_doc/1", header: accept, grant: "full"}), 200)
@@ -172,13 +172,13 @@ func TestGzip(t *testing.T) {
 				t.Fatalf("header %v", opened.header)
 			}
 			if compress {
-				text = unzip(t, text)
+				text = gunzipped(t, text)
 			}
 			if !strings.Contains(text, `"_source":`+anasDoc) {
 				t.Errorf("opened %s", text)
 			}
 
-			for name, body := range map[string][]byte{"no gzip": []byte(bulk), "cut": zip(bulk)[:30], "trailing": append(zip(bulk), "x"...)} {
+			for name, body := range map[string][]byte{"no gzip": []byte(bulk), "cut": gzipped(bulk)[:30], "trailing": append(gzipped(bulk), "x"...)} {
 				n := s.rec.count()
 				a := s.send(request{method: "POST", path: "/_bulk", header: zipped, body: bytes.NewReader(body)})
 				if a.status != 400 || !strings.HasPrefix(a.json("error.type").Str, "esproxy_") {
@@ -192,8 +192,8 @@ func TestGzip(t *testing.T) {
 	}
 }
 
-// TestHead: HEAD has the head that the server gives and no body, refused ones included.
-func TestHead(t *testing.T) {
+// TestOpsHead: HEAD has the head that the server gives and no body, refused ones included.
+func TestOpsHead(t *testing.T) {
 	t.Parallel()
 	s := start(t, config{})
 	s.must(s.do("PUT", "/$Puser/_doc/1", anasDoc), 201)
@@ -214,8 +214,8 @@ func TestHead(t *testing.T) {
 	s.must(s.do("HEAD", "/$Puser", ""), 200)
 }
 
-// raw sends text on a connection of its own and gives the reader of the answer.
-func raw(t *testing.T, s *stack, text string) (net.Conn, *bufio.Reader) {
+// rawRequest sends text on a connection of its own and gives the reader of the answer.
+func rawRequest(t *testing.T, s *stack, text string) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -229,8 +229,8 @@ func raw(t *testing.T, s *stack, text string) (net.Conn, *bufio.Reader) {
 	return conn, bufio.NewReader(conn)
 }
 
-// TestExpect: what the head alone decides is refused without asking for the body; else the body is asked for.
-func TestExpect(t *testing.T) {
+// TestOpsExpect: what the head alone decides is refused without asking for the body; else the body is asked for.
+func TestOpsExpect(t *testing.T) {
 	t.Parallel()
 	s := start(t, config{})
 	head := func(line, more string) string {
@@ -249,7 +249,7 @@ func TestExpect(t *testing.T) {
 		"too large":        {strings.Replace(head("PUT /$Puser/_doc/1", ""), fmt.Sprint("Content-Length: ", len(anasDoc)), "Content-Length: 99999999999", 1), 413},
 	} {
 		n := s.rec.count()
-		_, r := raw(t, s, c.text)
+		_, r := rawRequest(t, s, c.text)
 		line, err := r.ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, fmt.Sprintf("HTTP/1.1 %d ", c.status)) {
 			t.Errorf("%s: got %q %v, want %d", name, line, err, c.status)
@@ -260,7 +260,7 @@ func TestExpect(t *testing.T) {
 			}
 		}
 	}
-	conn, r := raw(t, s, head("PUT /$Puser/_doc/1", ""))
+	conn, r := rawRequest(t, s, head("PUT /$Puser/_doc/1", ""))
 	line, err := r.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
 		t.Fatalf("got %q %v, want 100", line, err)

@@ -17,9 +17,9 @@ func policyWith(extra string, fields ...string) string {
 	return text + extra
 }
 
-// TestReload: a changed policy comes into force by signal, by request and by itself; a broken one leaves the old one in
+// TestOpsReload: a changed policy comes into force by signal, by request and by itself; a broken one leaves the old one in
 // force, and a gauge and the log say so.
-func TestReload(t *testing.T) {
+func TestOpsReload(t *testing.T) {
 	t.Parallel()
 	for name, trigger := range map[string]func(s *stack) answer{
 		"signal":  func(s *stack) answer { s.cmd.Process.Signal(syscall.SIGHUP); return answer{} },
@@ -77,8 +77,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestRevokedToken: a token that the policy revokes is refused from the reload on, with a reason, and others are not.
-func TestRevokedToken(t *testing.T) {
+// TestOpsRevokedToken: a token that the policy revokes is refused from the reload on, with a reason, and others are not.
+func TestOpsRevokedToken(t *testing.T) {
 	t.Parallel()
 	s := start(t, config{policy: policyWith("", "card")})
 	s.must(s.do("PUT", "/$Puser/_doc/1", `{"username":"Ana","card":"6767"}`), 201)
@@ -111,9 +111,9 @@ func TestRevokedToken(t *testing.T) {
 	}
 }
 
-// TestKeySwap: the key is changed in its file while the proxy runs. Old values still open, new ones lie under the new key, and
+// TestOpsKeySwap: the key is changed in its file while the proxy runs. Old values still open, new ones lie under the new key, and
 // tokens must be made with the new one.
-func TestKeySwap(t *testing.T) {
+func TestOpsKeySwap(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	keyFile, previousFile := filepath.Join(dir, "key"), filepath.Join(dir, "previous")

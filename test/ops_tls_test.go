@@ -122,8 +122,8 @@ func ask(t *testing.T, url string, cfg *tls.Config, header http.Header) (answer,
 	return answer{res.StatusCode, res.Header, string(b), err}, res.TLS
 }
 
-// TestListenerTLS: TLS of 1.2 or later, certificates that can be renewed while it runs, and grants in it.
-func TestListenerTLS(t *testing.T) {
+// TestOpsListenerTLS: TLS of 1.2 or later, certificates that can be renewed while it runs, and grants in it.
+func TestOpsListenerTLS(t *testing.T) {
 	t.Parallel()
 	ca, dir := newAuthority(t), t.TempDir()
 	cert, key, _ := ca.issue(dir, "listener")
@@ -183,8 +183,8 @@ func TestListenerTLS(t *testing.T) {
 	}
 }
 
-// TestListenerClientCertificates: with a client authority only clients with a certificate of it get answers.
-func TestListenerClientCertificates(t *testing.T) {
+// TestOpsListenerClientCertificates: with a client authority only clients with a certificate of it get answers.
+func TestOpsListenerClientCertificates(t *testing.T) {
 	t.Parallel()
 	ca, clients, stranger, dir := newAuthority(t), newAuthority(t), newAuthority(t), t.TempDir()
 	cert, key, _ := ca.issue(dir, "listener")
@@ -219,9 +219,9 @@ func tlsServer(t *testing.T, to string, cfg *tls.Config) string {
 	return srv.URL
 }
 
-// TestUpstreamTLS: the server is known by an authority or by a fingerprint, of its certificate or of an authority in its chain;
+// TestOpsUpstreamTLS: the server is known by an authority or by a fingerprint, of its certificate or of an authority in its chain;
 // with the wrong one nothing goes to it.
-func TestUpstreamTLS(t *testing.T) {
+func TestOpsUpstreamTLS(t *testing.T) {
 	t.Parallel()
 	ca, other, dir := newAuthority(t), newAuthority(t), t.TempDir()
 	_, _, pair := ca.issue(dir, "server")
@@ -276,8 +276,8 @@ func TestUpstreamTLS(t *testing.T) {
 	}
 }
 
-// TestUpstreamClientCertificate: a server that wants a certificate gets the configured one, on the data hop too.
-func TestUpstreamClientCertificate(t *testing.T) {
+// TestOpsUpstreamClientCertificate: a server that wants a certificate gets the configured one, on the data hop too.
+func TestOpsUpstreamClientCertificate(t *testing.T) {
 	t.Parallel()
 	ca, clients, dir := newAuthority(t), newAuthority(t), t.TempDir()
 	_, _, pair := ca.issue(dir, "server")
