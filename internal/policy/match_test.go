@@ -221,7 +221,12 @@ func TestOverlapsAreFound(t *testing.T) {
 	name := rapid.StringMatching(`\.?[ab]{1,5}|\.[df]s-\.?[ab]{1,4}(-2026\.11\.24)?-000001`)
 	met := 0
 	rapid.Check(t, func(t *rapid.T) {
-		x, y, n := pattern.Draw(t, "x"), pattern.Draw(t, "y"), name.Draw(t, "name")
+		// Names and patterns at random seldom meet, so half of them are made of x.
+		x := pattern.Draw(t, "x")
+		fitting := strings.ReplaceAll(x, "*", rapid.StringMatching(`[ab]{0,2}`).Draw(t, "text"))
+		wider := fitting[:rapid.IntRange(0, len(fitting)).Draw(t, "cut")] + "*"
+		y := rapid.OneOf(pattern, rapid.Just(wider)).Draw(t, "y")
+		n := rapid.OneOf(name, rapid.Just(fitting)).Draw(t, "name")
 		rule := func(name, pattern string) string {
 			return "  - {name: " + name + ", indices: [\"" + pattern + "\"], fields: {f: {mode: encrypt}}}\n"
 		}
@@ -233,7 +238,10 @@ func TestOverlapsAreFound(t *testing.T) {
 		if err != nil {
 			return // not a pattern that a rule may have
 		}
-		if !one.Rules[0].Matches(n) || !two.Rules[0].Matches(n) {
+		// A backing index of the stream a may also be one of a stream a-2026.11.24. That reading is for requests alone:
+		// else "a" and "a-2026*" could not stand side by side.
+		undated := strings.Replace(n, "-2026.11.24", "", 1)
+		if !one.Rules[0].Matches(undated) || !two.Rules[0].Matches(undated) {
 			return
 		}
 		met++

@@ -60,11 +60,8 @@ func Parse(name string, data []byte) (*Policy, error) {
 type parser struct {
 	file     string
 	problems Problems
-	places   map[any]*yaml.Node // where a rule, its subject or a field stands
+	places   map[any]*yaml.Node // where a rule, a pattern or a field stands
 }
-
-// subjectOf is the key of a rule's subject in places.
-type subjectOf struct{ *Rule }
 
 // patternOf is the key of one pattern of a rule in places.
 type patternOf struct {
