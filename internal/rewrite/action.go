@@ -3,6 +3,7 @@ package rewrite
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -122,7 +123,15 @@ func (s *docScanner) metadata(pos int, a *action) (int, error) {
 		}
 		switch name {
 		case "_index":
-			a.index, _, err = s.scalar(value)
+			if n := len(value); n == len(s.lastIndex)+2 && string(value[1:n-1]) == s.lastIndex && value[0] == '"' {
+				a.index = s.lastIndex // the same as in the line before, most of the time
+			} else {
+				a.index, _, err = s.scalar(value)
+				s.lastIndex = ""
+				if strings.IndexByte(a.index, '\\') < 0 { // which, compared as written, could be an escape
+					s.lastIndex = a.index
+				}
+			}
 		case "_id":
 			a.id, a.hasID, err = s.scalar(value)
 		case "routing":
@@ -177,19 +186,19 @@ func (s *docScanner) scalar(value []byte) (text string, ok bool, err error) {
 	case '"':
 		value = value[1 : len(value)-1]
 		if bytes.IndexByte(value, '\\') < 0 {
-			return string(value), true, nil
+			return s.texts.text(value), true, nil
 		}
 		s.scratch = unescape(s.scratch[:0], value)
 		if !utf8.Valid(s.scratch) { // Elasticsearch would replace it, so the name would mean another one
 			return "", false, badSyntax(0, "a lone surrogate in the action")
 		}
-		return string(s.scratch), true, nil
+		return s.texts.text(s.scratch), true, nil
 	case '{', '[':
 		return "", false, badSyntax(0, "expected a simple value in the action")
 	case 'n':
 		return "", false, nil
 	}
-	return string(value), true, nil
+	return s.texts.text(value), true, nil
 }
 
 // integer reads a whole number, also one in quotes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -27,11 +28,19 @@ type item struct {
 	lead      int  // place after the item before: blank lines may lie between
 	line, src span // places in the block
 	ordinal   int
-	place     *place
+	place     *bulkPlace
 	fault     *Fault
 	doc       part
 	update    *updateBody
 	look      int // 1 + place in the block's look-ups, 0: none
+}
+
+// end is the place after the item in the block.
+func (it *item) end() int {
+	if it.kind == actionDelete {
+		return it.line.end + 1
+	}
+	return it.src.end + 1
 }
 
 // bulk carries one `_bulk` request.
@@ -46,15 +55,12 @@ type bulk struct {
 	started  time.Time
 	finished atomic.Bool
 
-	lines   *lines
-	scan    *docScanner
+	lines *lines
+	*workspace
 	seal    sealing
-	out     []byte
-	block   []item
 	places  map[string]*bulkPlace
 	placed  time.Time // when places was begun
 	last    *bulkPlace
-	known   known
 	refs    []Ref
 	paths   map[string]bool
 	stored  []Stored
@@ -78,7 +84,9 @@ type bulkPlace struct {
 // Request implements Transform.
 func (t *bulk) Request(ctx context.Context, plan *Plan, body io.Reader, up io.Writer) (answered bool, err error) {
 	t.lines = newLines(ctx, body, t.eng.Budget, t.eng.Limits.MaxDocument)
-	t.scan = newDocScanner(t.eng.Sealer.IsToken)
+	t.lines.pooled = true
+	t.workspace = workspaces.Get().(*workspace)
+	t.scan.isToken = t.eng.Sealer.IsToken
 	t.seal = sealing{eng: t.eng, counter: t.call.Counter}
 	t.places = make(map[string]*bulkPlace)
 	for more := true; more; {
@@ -150,7 +158,7 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 			l.back(lead)
 			return true, nil
 		case err == io.ErrUnexpectedEOF:
-			return false, &Fault{Status: 400, Type: "illegal_argument_exception", Reason: "The bulk request must be terminated by a newline [\\n]"}
+			return false, unterminatedFault()
 		case err == errLongLine:
 			return false, frameFault(t.total, err)
 		case err != nil:
@@ -175,13 +183,17 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 		} else {
 			t.block = append(t.block, item{})
 		}
+		t.most = max(t.most, len(t.block))
 		it := &t.block[len(t.block)-1]
 		if err := t.scan.parseAction(text, &it.action); err != nil {
 			return false, frameFault(t.total, err)
 		}
+		if it.routing == "" {
+			it.routing = t.routing
+		}
 		it.lead, it.line, it.src, it.ordinal, it.fault, it.look = lead, line, span{}, t.total, nil, 0
 		pl := t.placeOf(ctx, it.index)
-		it.place = &pl.place
+		it.place = pl
 		if pl.fault != nil {
 			it.fault = pl.fault
 		}
@@ -196,7 +208,7 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 				t.total++
 				return true, t.longLine(ctx, up)
 			case err == io.EOF, err == io.ErrUnexpectedEOF:
-				return false, &Fault{Status: 400, Type: "illegal_argument_exception", Reason: "The bulk request must be terminated by a newline [\\n]"}
+				return false, unterminatedFault()
 			case err != nil:
 				return false, err
 			}
@@ -211,7 +223,7 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 // it is sent, and the line is skipped, or passed when no rule applies to it.
 func (t *bulk) longLine(ctx context.Context, up io.Writer) error {
 	it := t.block[len(t.block)-1]
-	action := append([]byte(nil), t.lines.buf[it.line.start:it.line.end+1]...)
+	action := append([]byte(nil), t.lines.buf[it.lead:it.line.end+1]...)
 	t.block = t.block[:len(t.block)-1]
 	if err := t.sendBlock(ctx, up); err != nil {
 		return err
@@ -222,7 +234,7 @@ func (t *bulk) longLine(ctx context.Context, up io.Writer) error {
 		if _, err := up.Write(action); err != nil {
 			return err
 		}
-		return t.lines.skip(up)
+		return t.skip(up)
 	}
 	if it.fault == nil {
 		it.fault = tooLargeFault(t.eng.Limits.MaxDocument)
@@ -230,7 +242,20 @@ func (t *bulk) longLine(ctx context.Context, up io.Writer) error {
 	if err := t.reject(&it); err != nil {
 		return err
 	}
-	return t.lines.skip(nil)
+	return t.skip(nil)
+}
+
+// skip passes a long line to w, or nowhere.
+func (t *bulk) skip(w io.Writer) error {
+	err := t.lines.skip(w)
+	if err == io.ErrUnexpectedEOF {
+		return unterminatedFault()
+	}
+	return err
+}
+
+func unterminatedFault() *Fault {
+	return &Fault{Status: 400, Type: "illegal_argument_exception", Reason: "The bulk request must be terminated by a newline [\\n]"}
 }
 
 // placeOf resolves the index of an action.
@@ -282,6 +307,16 @@ func (t *bulk) sendBlock(ctx context.Context, up io.Writer) error {
 		}
 	}
 	t.out = t.out[:0]
+	if t.untouched() {
+		// Nothing to seal, nothing refused: the block goes up as it is, without a copy.
+		t.wrote = true
+		end := t.block[len(t.block)-1].end()
+		if t.trail.there() {
+			end = t.trail.end
+		}
+		_, err := up.Write(t.lines.buf[t.block[0].lead:end])
+		return err
+	}
 	for i := range t.block {
 		it := &t.block[i]
 		if it.fault == nil {
@@ -317,6 +352,16 @@ func (t *bulk) sendBlock(ctx context.Context, up io.Writer) error {
 	return err
 }
 
+// untouched reports whether all items of the block are for targets without rules.
+func (t *bulk) untouched() bool {
+	for i := range t.block {
+		if it := &t.block[i]; it.place.t != nil || it.fault != nil {
+			return false
+		}
+	}
+	return len(t.block) > 0
+}
+
 // reject remembers a refused item.
 func (t *bulk) reject(it *item) error {
 	if it.fault.Status == 401 {
@@ -341,14 +386,14 @@ func (t *bulk) reject(it *item) error {
 		return err
 	}
 	t.lines.held += cost
-	t.bad = append(t.bad, badItem{ordinal: it.ordinal, action: it.kind.String(), index: name, id: it.id, hasID: it.hasID, fault: it.fault})
+	t.bad = append(t.bad, badItem{ordinal: it.ordinal, action: it.kind.String(), index: strings.Clone(name), id: strings.Clone(it.id), hasID: it.hasID, fault: it.fault})
 	return nil
 }
 
 // readItem reads the document of an item for a protected target and notes what must be looked up.
 func (t *bulk) readItem(ctx context.Context, it *item) {
-	pl := t.places[it.place.name]
-	if pl != nil && !pl.ready && it.kind != actionDelete {
+	pl := it.place
+	if !pl.ready && it.kind != actionDelete {
 		if err := t.eng.Cluster.Ready(ctx, t.call.Caller, pl.name, pl.t.rules); err != nil {
 			pl.fault = asFault(err)
 			it.fault = pl.fault
@@ -391,11 +436,7 @@ func (t *bulk) readItem(ctx context.Context, it *item) {
 
 // lookUp adds an item's document to the block's look-ups.
 func (t *bulk) lookUp(it *item) {
-	routing := it.routing
-	if routing == "" {
-		routing = t.routing
-	}
-	t.refs = append(t.refs, Ref{Index: it.place.index, ID: it.id, Routing: routing})
+	t.refs = append(t.refs, Ref{Index: it.place.index, ID: it.id, Routing: it.routing})
 	it.look = len(t.refs)
 	if t.paths == nil {
 		t.paths = make(map[string]bool)
@@ -409,12 +450,10 @@ func (t *bulk) lookUp(it *item) {
 func (t *bulk) sealItem(ctx context.Context, it *item) error {
 	b := t.lines.buf
 	if it.place.t == nil || it.kind == actionDelete {
-		end := it.src.end + 1
 		if it.kind == actionDelete {
-			end = it.line.end + 1
-			t.known.wrote(it.place, &it.action, nil, nil)
+			t.known.wrote(&it.place.place, &it.action, nil, nil)
 		}
-		t.out = append(t.out, b[it.lead:end]...)
+		t.out = append(t.out, b[it.lead:it.end()]...)
 		return nil
 	}
 	if it.kind == actionUpdate {
@@ -438,7 +477,7 @@ func (t *bulk) sealItem(ctx context.Context, it *item) error {
 		return err
 	}
 	t.out = append(t.out, '\n')
-	t.known.wrote(it.place, &it.action, src, &it.doc)
+	t.known.wrote(&it.place.place, &it.action, src, &it.doc)
 	return nil
 }
 
@@ -474,7 +513,7 @@ func (t *bulk) sealUpdate(it *item) error {
 		return err
 	}
 	t.out = append(t.out, '\n')
-	t.known.updated(it.place, &it.action, u, form, subj, was)
+	t.known.updated(&it.place.place, &it.action, u, form, subj, was)
 	if form == formGuarded || form == formCreate {
 		t.again.remember(t, it, form, line)
 	}
@@ -483,11 +522,11 @@ func (t *bulk) sealUpdate(it *item) error {
 
 // beforeOf tells what an update finds: what earlier items of this bulk make of the document, else the look-up.
 func (t *bulk) beforeOf(it *item) (*before, error) {
-	have, ok := t.known.get(it.place.index, it.id)
+	have, ok := t.known.get(docName{it.place.index, it.id, it.routing})
 	if ok && have.mixed {
 		return nil, errAmbiguous
 	}
-	if ok && !have.unsure {
+	if ok && !have.unsure && !have.touched {
 		return &have.was, nil
 	}
 	if !ok && t.known.full {
@@ -501,6 +540,18 @@ func (t *bulk) beforeOf(it *item) (*before, error) {
 		return nil, fault
 	}
 	if !ok {
+		return was, nil
+	}
+	if !was.found && !have.was.found {
+		return was, nil // there is none in either case
+	}
+	if have.touched {
+		switch {
+		case was.found:
+			was.guarded = false // the sequence number is an old one by now
+		case have.was.found:
+			was = &have.was
+		}
 		return was, nil
 	}
 	if was.found && have.was.found && sameSubjects(was.subj, have.was.subj) {
@@ -551,4 +602,8 @@ func (t *bulk) Close() {
 	}
 	t.again.close()
 	t.seal.close()
+	if t.workspace != nil {
+		t.workspace.release()
+		t.workspace = nil
+	}
 }

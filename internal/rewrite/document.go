@@ -36,6 +36,9 @@ type part struct {
 }
 
 func (p *part) reset(rules int) {
+	if p.found == nil {
+		p.found = make([]found, 0, 4)
+	}
 	p.found = p.found[:0]
 	if cap(p.subj) < rules {
 		p.subj = make([]subjectSeen, rules)
@@ -112,8 +115,11 @@ type docScanner struct {
 	isToken func([]byte) bool
 	names   names
 	scratch []byte
-	cur     *part
-	sealed  int // above zero: inside a protected value, where strings are not looked at
+	texts   texts // of actions
+	// lastIndex is the index of the last action that named one; it has no backslash.
+	lastIndex string
+	cur       *part
+	sealed    int // above zero: inside a protected value, where strings are not looked at
 }
 
 func newDocScanner(isToken func([]byte) bool) *docScanner {

@@ -26,6 +26,7 @@ type lines struct {
 	eof    bool
 	whole  bool  // the block has whole items: rather end it than grow
 	held   int64 // bytes of budget
+	pooled bool  // nobody keeps buf: it is used again for other bodies
 }
 
 // blockCost is how much memory one byte of a block takes: the block, its sealed form (up to twice) and slack.
@@ -36,7 +37,11 @@ var (
 	errBlockFull = errors.New("block full")
 )
 
+// newLines reads r, where nil is an empty body.
 func newLines(ctx context.Context, r io.Reader, budget Budget, limit int64) *lines {
+	if r == nil {
+		r = bytes.NewReader(nil)
+	}
 	return &lines{ctx: ctx, r: r, budget: budget, limit: limit}
 }
 
@@ -47,8 +52,16 @@ func (l *lines) grow(n int) error {
 		return err
 	}
 	l.held += cost
-	buf := make([]byte, len(l.buf), n)
-	copy(buf, l.buf)
+	var buf []byte
+	if l.pooled {
+		buf = newBlock(n)
+	} else {
+		buf = make([]byte, 0, n)
+	}
+	buf = append(buf, l.buf...)
+	if l.pooled {
+		freeBlock(l.buf)
+	}
 	l.buf = buf
 	return nil
 }
@@ -58,6 +71,9 @@ func (l *lines) close() {
 	if l.held > 0 {
 		l.budget.Release(l.held)
 		l.held = 0
+	}
+	if l.pooled {
+		freeBlock(l.buf)
 	}
 	l.buf = nil
 }

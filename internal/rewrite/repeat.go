@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/url"
+	"strings"
 
 	"github.com/tidwall/gjson"
 )
@@ -32,7 +33,7 @@ func (r *repeats) wanted(ordinal int) bool { return r.items[ordinal] != nil }
 
 // remember notes an update that went up guarded or as a create.
 func (r *repeats) remember(t *bulk, it *item, form updateForm, line []byte) {
-	x := &repeat{name: it.place.name, id: it.id, routing: it.routing, created: form == formCreate}
+	x := &repeat{name: it.place.name, id: strings.Clone(it.id), routing: strings.Clone(it.routing), created: form == formCreate}
 	if x.routing == "" {
 		x.routing = t.routing
 	}
