@@ -97,7 +97,7 @@ var (
 	refuseMasterOff  = &Refusal{"master_key_off", "X-Esproxy-Authorization has the scheme MasterKey, which is not switched on here; send Bearer and a token made by esproxy token"}
 	refuseMasterKey  = &Refusal{"wrong_master_key", "the key in X-Esproxy-Authorization is not this proxy's MASTER_KEY; send Bearer and a token made by esproxy token"}
 	refuseMisplaced  = &Refusal{"misplaced_token", "Authorization holds an esproxy token, which would go to Elasticsearch; send it as X-Esproxy-Authorization"}
-	refuseMisplacedK = &Refusal{"misplaced_key", "Authorization holds a master key, which would go to Elasticsearch; send a token as X-Esproxy-Authorization, and consider the key known to others"}
+	refuseMisplacedK = &Refusal{"misplaced_key", "Authorization holds a master key or token key, which would go to Elasticsearch; send a token as X-Esproxy-Authorization, and consider the key known to others"}
 )
 
 // Judge judges one request by all values of its headers X-Esproxy-Authorization (authorization) and Authorization
@@ -186,7 +186,7 @@ func misplaced(credentials []string) *Refusal {
 			switch {
 			case strings.HasPrefix(word, Prefix):
 				return refuseMisplaced
-			case strings.EqualFold(word, "MasterKey"), strings.HasPrefix(word, "esk1:"), strings.HasPrefix(word, "espw1:"):
+			case strings.EqualFold(word, "MasterKey"), strings.HasPrefix(word, "esk1:"), strings.HasPrefix(word, "espw1:"), strings.HasPrefix(word, "estk1:"):
 				return refuseMisplacedK
 			}
 		}

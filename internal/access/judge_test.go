@@ -203,6 +203,7 @@ func TestJudgeRefuses(t *testing.T) {
 		"beside the right header":    {header: one("Bearer " + good), credentials: one("bearer,token=\"" + good), code: "misplaced_token", reason: "would go to Elasticsearch"},
 		"key to Elasticsearch":       {credentials: one("masterkey whatever it is"), code: "misplaced_key", reason: "consider the key known"},
 		"key by its form":            {credentials: one("Bearer esk1:abc"), code: "misplaced_key", reason: "consider the key known"},
+		"token key by its form":      {credentials: one("Bearer estk1:abc"), code: "misplaced_key", reason: "consider the key known"},
 		"passphrase by its form":     {credentials: one("Bearer espw1:abc:def"), code: "misplaced_key", reason: "consider the key known"},
 	}
 	codes := map[string]bool{}

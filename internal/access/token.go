@@ -66,7 +66,7 @@ func Mint(c Claims, keyID [4]byte, tokenKey []byte) (string, error) {
 	}
 	c.KeyID = keyID
 	if c.ID == "" {
-		c.ID = randomID()
+		c.ID = NewID()
 	}
 	if c.Audience == "" {
 		c.Audience = DefaultAudience
@@ -98,8 +98,8 @@ func Mint(c Claims, keyID [4]byte, tokenKey []byte) (string, error) {
 	return token, nil
 }
 
-// randomID makes an id of 128 random bits. It begins with a letter, so that it is a text to YAML and to a shell.
-func randomID() string {
+// NewID makes the id of a token: 128 random bits. It begins with a letter, so that it is a text to YAML and to a shell.
+func NewID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
 	return "t" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -369,5 +370,24 @@ func TestNewRefusesSettings(t *testing.T) {
 	}
 	if _, err := proxy.New(proxy.Config{Nodes: []string{"https://h"}, Upstream: proxy.UpstreamTLS{Fingerprint: "ab"}}); err == nil {
 		t.Error("a short fingerprint was taken")
+	}
+}
+
+// TestRefusalsInTheLog: at the level info a refusal that is not the client's doing leaves a line, and others none.
+func TestRefusalsInTheLog(t *testing.T) {
+	url, _ := recorder(t, ok)
+	var logs safeBuffer
+	status := 400
+	p := start(t, planFunc(func(*rewrite.Call) (*rewrite.Plan, error) {
+		return nil, &rewrite.Fault{Status: status, Type: "esproxy_test", Reason: "secret", Cause: errors.New("secret")}
+	}), proxy.Config{Nodes: []string{url}, Log: slog.New(slog.NewJSONHandler(&logs, nil))})
+	get(t, p.url+"/x")
+	if strings.Contains(logs.String(), "refused") {
+		t.Errorf("a refusal with 400 is logged: %s", logs.String())
+	}
+	status = 503
+	get(t, p.url+"/x")
+	if got := logs.String(); !strings.Contains(got, `"level":"WARN","msg":"refused","type":"esproxy_test","status":503,"cause":"*errors.errorString"`) || strings.Contains(got, "secret") {
+		t.Errorf("a refusal with 503: %s", got)
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"net/http"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -195,38 +195,46 @@ func (r *requestReader) explain(err error) error {
 // transformAccept is the Accept-Encoding that goes up when a transform might open the reply: what we can
 // decode and the client takes. The client's own stays where it names nothing else.
 func transformAccept(values []string) []string {
-	takesGzip, foreign := false, false
-	for _, line := range values {
-		for part := range strings.SplitSeq(line, ",") {
-			name, q, _ := strings.Cut(strings.ToLower(strings.TrimSpace(part)), ";")
-			switch strings.TrimSpace(name) {
-			case "gzip", "x-gzip":
-				takesGzip = takesGzip || !zeroQuality(q)
-			case "deflate", "identity", "":
-			default:
-				foreign = true
-			}
+	foreign := false
+	for name := range codings(values) {
+		switch name {
+		case "gzip", "x-gzip", "deflate", "identity", "":
+		default:
+			foreign = true
 		}
 	}
 	switch {
 	case !foreign:
 		return values
-	case takesGzip:
+	case takesGzip(values):
 		return []string{"gzip"}
 	}
 	return []string{"identity"}
 }
 
-func takesGzip(h http.Header) bool {
-	for _, line := range h["Accept-Encoding"] {
-		for part := range strings.SplitSeq(line, ",") {
-			name, q, _ := strings.Cut(strings.ToLower(strings.TrimSpace(part)), ";")
-			if strings.TrimSpace(name) == "gzip" && !zeroQuality(q) {
-				return true
-			}
+// takesGzip reports whether an Accept-Encoding names gzip as welcome.
+func takesGzip(values []string) bool {
+	for name, welcome := range codings(values) {
+		if welcome && (name == "gzip" || name == "x-gzip") {
+			return true
 		}
 	}
 	return false
+}
+
+// codings gives the names in Accept-Encoding in lower case, each with whether its weight is above zero
+// (RFC 9110, section 12.5.3).
+func codings(values []string) iter.Seq2[string, bool] {
+	return func(yield func(string, bool) bool) {
+		for _, line := range values {
+			for part := range strings.SplitSeq(line, ",") {
+				name, q, _ := strings.Cut(strings.ToLower(strings.TrimSpace(part)), ";")
+				if !yield(strings.TrimSpace(name), !zeroQuality(q)) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func zeroQuality(param string) bool {

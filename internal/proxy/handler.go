@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/textproto"
 	"runtime"
@@ -351,11 +352,14 @@ func (x *exchange) lastReply() {
 // refuse answers with f.
 func (x *exchange) refuse(f *rewrite.Fault) {
 	x.counter.Refused(f.Type)
-	if f.Cause != nil {
-		x.s.cfg.Log.Debug("refused", "type", f.Type, "status", f.Status, "cause", causeText(f.Cause))
-	} else {
-		x.s.cfg.Log.Debug("refused", "type", f.Type, "status", f.Status)
+	level, attrs := slog.LevelDebug, []any{"type", f.Type, "status", f.Status}
+	if f.Status >= http.StatusInternalServerError {
+		level = slog.LevelWarn // not the client's doing
 	}
+	if f.Cause != nil {
+		attrs = append(attrs, "cause", causeText(f.Cause))
+	}
+	x.s.cfg.Log.Log(context.Background(), level, "refused", attrs...)
 	h := x.w.Header()
 	clear(h)
 	h["Content-Type"] = []string{replyType(x.r.Header["Accept"])}

@@ -14,6 +14,7 @@ func (s *Server) Reload(ctx context.Context) error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	err := s.reload(ctx)
+	s.failed = err != nil
 	if err != nil {
 		s.metrics.reloaded(false, s.cfg.Clock.Now())
 		s.cfg.Log.Error("reload failed; the former policy and keys stay", "error", err.Error())
@@ -43,7 +44,16 @@ func (s *Server) reload(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) reloadCerts() {
+// reloadCerts takes changed certificates over. After a reload that failed it tries the whole of that again: the
+// certificates may have been what was wrong, and good ones must not hide that the policy or a key is.
+func (s *Server) reloadCerts(ctx context.Context) {
+	s.reloading.Lock()
+	failed := s.failed
+	s.reloading.Unlock()
+	if failed {
+		_ = s.Reload(ctx) // it logs its errors
+		return
+	}
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	if err := s.certs.load(); err != nil {

@@ -27,7 +27,7 @@ func openedHead(h http.Header, secret, compress bool) {
 // open sends a reply that rewriteReply writes from in. src is the source below in, nil when there is none.
 func (x *exchange) open(head http.Header, status int, in io.Reader, src *replySource, rewriteReply func(io.Reader, io.Writer) error) *rewrite.Fault {
 	out := &replyWriter{x: x, head: head, status: status}
-	if x.s.cfg.CompressOpened && takesGzip(x.r.Header) && x.r.Method != http.MethodHead {
+	if x.s.cfg.CompressOpened && takesGzip(x.r.Header["Accept-Encoding"]) && x.r.Method != http.MethodHead {
 		out.compress = true
 	}
 	block := getBlock()

@@ -137,6 +137,7 @@ type Server struct {
 	secure    bool // grants may be shown on the data listener; set before serving
 
 	reloading sync.Mutex
+	failed    bool // the last Reload did; guarded by reloading
 	probing   sync.Mutex
 
 	started   chan struct{} // closed when addr and adminAddr are set
@@ -210,7 +211,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.certs != nil {
 		ln = tls.NewListener(ln, s.certs.config())
 		work.Go(func() {
-			Watch(workCtx, s.cfg.TLS.files(), s.cfg.CertInterval, s.cfg.Clock, func() { s.reloadCerts() })
+			Watch(workCtx, s.cfg.TLS.files(), s.cfg.CertInterval, s.cfg.Clock, func() { s.reloadCerts(workCtx) })
 		})
 	}
 

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -193,5 +194,42 @@ func TestListenerTLS(t *testing.T) {
 	clock.ticks <- time.Time{}
 	if n, err := serial(&tls.Config{Certificates: []tls.Certificate{cert}}); err != nil || n.Cmp(second.SerialNumber) != 0 {
 		t.Errorf("after a broken change: %v, %v", n, err)
+	}
+}
+
+// TestReloadAfterCertificates: new certificates do not hide that the policy failed to load. The whole of it is tried again with them.
+func TestReloadAfterCertificates(t *testing.T) {
+	ca := newAuthority(t)
+	ca.issue(t, "proxy", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth})
+	url, _ := recorder(t, ok)
+	clock := &manualClock{now: time.Now(), ticks: make(chan time.Time)}
+	next := errors.New("broken policy")
+	p := start(t, planFunc(raw), proxy.Config{
+		Nodes: []string{url}, Clock: clock, AdminListen: "127.0.0.1:0",
+		TLS: &proxy.ServerTLS{CertFile: ca.file("proxy.pem"), KeyFile: ca.file("proxy.key")},
+		Reload: func(context.Context) (*proxy.State, error) {
+			return &proxy.State{Planner: planFunc(raw), Judge: judge{}}, next
+		},
+	})
+	success := func() bool {
+		_, b := get(t, "http://"+p.AdminAddr().String()+"/metrics")
+		return strings.Contains(b, "esproxy_reload_success 1\n")
+	}
+	if !success() {
+		t.Error("the start is no success")
+	}
+	if err := p.Reload(t.Context()); err == nil || success() {
+		t.Errorf("the reload gave %v, and the gauge %v", err, success())
+	}
+	for _, fails := range []bool{true, false} {
+		if !fails {
+			next = nil // the watch reads it after the tick
+		}
+		ca.issue(t, "proxy", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth})
+		clock.ticks <- time.Time{}
+		clock.ticks <- time.Time{} // taken only after the first look is over
+		if success() == fails {
+			t.Errorf("with new certificates, the policy broken: %v, the gauge says %v", fails, success())
+		}
 	}
 }

@@ -107,7 +107,7 @@ func (p *pool) names() string {
 	return strings.Join(names, ",")
 }
 
-// longestPrefix and longestHost bound what the nodes' URLs add to a head.
+// longestPrefix gives the longest prefix and the longest host of the nodes, which bound what their URLs add to a head.
 func (p *pool) longestPrefix() (prefix, host string) {
 	for _, n := range p.nodes {
 		if len(n.prefix) > len(prefix) {
