@@ -30,21 +30,30 @@ type knownDoc struct {
 	was    before
 	unsure bool // the item may fail; then the document is as it was before the bulk
 	mixed  bool // several items with different subjects may fail
+	// touched: only updates without protected values or subject changed it, so the look-up tells its subject but not
+	// its sequence number. What was says stands if the look-up finds none: an upsert makes it then.
+	touched bool
 }
 
-// A record is a byte of flags, the key (index, NUL, id) with its length before it, and for each rule
+// docName names a document. Under different routings one id may be two documents, or one: then a
+// look-up's guard is stale, and the update ends in a conflict.
+type docName struct{ index, id, routing string }
+
+// A record is a byte of flags, the key (index, NUL, routing, NUL, id) with its length before it, and for each rule
 // of the target 1 + the length of its subject and the subject, or 0. Lengths are uvarints.
 const (
 	knownFound = 1 << iota
 	knownUnsure
 	knownMixed
+	knownTouched
 	knownForgotten // a later item changed the document when there was no more room
 )
 
 // find gives the place of the document's record, and of its entry in the table. When there is none, at is below zero and
 // the entry is where it belongs.
-func (k *known) find(index, id string) (at, slot int, hash uint32) {
-	k.key = append(append(append(k.key[:0], index...), 0), id...)
+func (k *known) find(d docName) (at, slot int, hash uint32) {
+	k.key = append(append(k.key[:0], d.index...), 0)
+	k.key = append(append(append(k.key, d.routing...), 0), d.id...)
 	if len(k.table) == 0 {
 		k.seed = maphash.MakeSeed()
 		k.table = make([]uint64, 64)
@@ -68,16 +77,16 @@ func takeBytes(b []byte) (taken, rest []byte) {
 	return b[size : size+int(n)], b[size+int(n):]
 }
 
-func (k *known) get(index, id string) (knownDoc, bool) {
+func (k *known) get(name docName) (knownDoc, bool) {
 	if k.count == 0 {
 		return knownDoc{}, false
 	}
-	at, _, _ := k.find(index, id)
+	at, _, _ := k.find(name)
 	if at < 0 || k.records[at]&knownForgotten != 0 {
 		return knownDoc{}, false
 	}
 	flags := k.records[at]
-	d := knownDoc{was: before{found: flags&knownFound != 0}, unsure: flags&knownUnsure != 0, mixed: flags&knownMixed != 0}
+	d := knownDoc{was: before{found: flags&knownFound != 0}, unsure: flags&knownUnsure != 0, mixed: flags&knownMixed != 0, touched: flags&knownTouched != 0}
 	_, rest := takeBytes(k.records[at+1:])
 	rules, size := binary.Uvarint(rest)
 	rest = rest[size:]
@@ -95,9 +104,9 @@ func (k *known) get(index, id string) (knownDoc, bool) {
 	return d, true
 }
 
-// set records what is known of a document from now on; flags are knownFound, knownUnsure and knownMixed.
-func (k *known) set(index, id string, flags byte, subj subjects) {
-	at, slot, hash := k.find(index, id)
+// set records what is known of a document from now on; flags are knownFound, knownUnsure, knownMixed and knownTouched.
+func (k *known) set(name docName, flags byte, subj subjects) {
+	at, slot, hash := k.find(name)
 	begin := len(k.records)
 	k.records = binary.AppendUvarint(append(k.records, flags), uint64(len(k.key)))
 	k.records = append(k.records, k.key...)
@@ -154,44 +163,50 @@ func (k *known) wrote(pl *place, a *action, b []byte, p *part) {
 	if !a.hasID || pl.t == nil || !pl.t.hasSubject() {
 		return
 	}
-	prior, have := k.get(pl.index, a.id)
+	name := docName{pl.index, a.id, a.routing}
+	prior, have := k.get(name)
 	if p == nil {
 		flags := byte(0)
 		if a.guarded || a.version {
 			if flags = knownUnsure; have {
+				if !prior.was.found && !prior.mixed && !prior.touched {
+					return // one more that leaves nothing
+				}
 				flags = knownMixed
 			}
 		}
-		k.set(pl.index, a.id, flags, nil)
+		k.set(name, flags, nil)
 		return
 	}
-	if a.kind == actionCreate && have && !prior.unsure && !prior.mixed && prior.was.found {
+	if a.kind == actionCreate && have && !prior.unsure && !prior.mixed && !prior.touched && prior.was.found {
 		return // it fails
 	}
-	k.mayWrite(pl.index, a.id, k.subjectsOf(pl.t, b, p))
+	k.mayWrite(name, k.subjectsOf(pl.t, b, p))
 }
 
 // mayWrite records that a document comes to have the subjects subj, unless the item fails: Elasticsearch may
 // refuse any, for its mapping, a pipeline or a condition, and goes on with the next.
-func (k *known) mayWrite(index, id string, subj subjects) {
+func (k *known) mayWrite(name docName, subj subjects) {
 	flags := byte(knownFound)
-	switch prior, have := k.get(index, id); {
+	switch prior, have := k.get(name); {
 	case !have && k.full: // it may have been changed unnoticed
 		flags |= knownMixed
 	case !have:
 		flags |= knownUnsure
 	case prior.mixed:
 		flags |= knownMixed
+	case prior.touched && !prior.was.found:
+		flags |= knownUnsure
 	case !prior.was.found:
 		if prior.unsure {
 			flags |= knownUnsure
 		} // else it is this document or none
 	case !sameSubjects(prior.was.subj, subj):
 		flags |= knownMixed
-	case prior.unsure:
+	case prior.unsure, prior.touched:
 		flags |= knownUnsure
 	}
-	k.set(index, id, flags, subj)
+	k.set(name, flags, subj)
 }
 
 // updated records what an update does.
@@ -199,25 +214,47 @@ func (k *known) updated(pl *place, a *action, u *updateBody, form updateForm, su
 	if !pl.t.hasSubject() {
 		return
 	}
+	name := docName{pl.index, a.id, a.routing}
 	switch form {
 	case formCreate:
 		p := &u.upsertPart
 		if u.docAsUpsert {
 			p = &u.docPart
 		}
-		k.set(pl.index, a.id, knownFound, k.subjectsOf(pl.t, u.b, p)) // or there is none
+		k.set(name, knownFound, k.subjectsOf(pl.t, u.b, p)) // or there is none
 	case formGuarded, formBare:
 		if sameSubjects(subj, was.subj) {
-			k.set(pl.index, a.id, knownFound, subj)
+			k.set(name, knownFound, subj)
 		} else {
-			k.mayWrite(pl.index, a.id, subj)
+			k.mayWrite(name, subj)
 		}
 	case formUpdate:
-		if u.upsert.there() {
-			if _, have := k.get(pl.index, a.id); !have {
-				k.mayWrite(pl.index, a.id, k.subjectsOf(pl.t, u.b, &u.upsertPart))
-			}
+		k.touch(name, pl, u)
+	}
+}
+
+// touch records an update that went up as it came.
+func (k *known) touch(name docName, pl *place, u *updateBody) {
+	prior, have := k.get(name)
+	p, upsert := &u.upsertPart, u.upsert.there()
+	if u.docAsUpsert {
+		p, upsert = &u.docPart, true
+	}
+	switch {
+	case have && !upsert:
+	case have && !prior.touched:
+		k.mayWrite(name, k.subjectsOf(pl.t, u.b, p))
+	case !have && k.full:
+		k.set(name, knownMixed, nil)
+	case !upsert:
+		k.set(name, knownTouched, nil)
+	default:
+		subj := k.subjectsOf(pl.t, u.b, p)
+		if have && prior.was.found && !sameSubjects(prior.was.subj, subj) {
+			k.set(name, knownFound|knownMixed, subj)
+			return
 		}
+		k.set(name, knownFound|knownTouched, subj)
 	}
 }
 
