@@ -153,7 +153,7 @@ func showDemo(ctx context.Context, env environ, c *core, proxyURL string) error 
 		if grant != "" {
 			now := time.Now()
 			token, err := access.Mint(access.Claims{
-				ID: randomID(), Who: "demo", Grant: grant, Audience: access.DefaultAudience, KeyID: c.key.ID(),
+				Who: "demo", Grant: grant, Audience: access.DefaultAudience, KeyID: c.key.ID(),
 				Issued: now, NotBefore: now, Expires: now.Add(8 * time.Hour),
 			}, c.key.ID(), c.key.TokenKey())
 			if err != nil {

@@ -82,7 +82,7 @@ func newIngest(env environ) *cobra.Command {
 	cmd.Flags().StringVar(&deadLetter, "dead-letter", "", "file for rejected records, their protected values sealed (with MASTER_KEY)")
 	cmd.Flags().StringVar(&format, "format", "", "how the source is read: auto, array or ndjson; default what the mapping says")
 	cmd.Flags().DurationVar(&every, "every", 0, "read the source again and again, with this pause")
-	cmd.Flags().IntVar(&batch, "batch", 0, "largest number of documents in one bulk request")
+	cmd.Flags().IntVar(&batch, "batch", 0, "largest number of documents in one bulk request; default 1000")
 	cmd.Flags().IntVar(&total, "total", 0, "number of records expected, for the progress bar")
 	addSettings(cmd, append([]string{"API_TOKEN_FILE", "ESPROXY_LOG_LEVEL", "ESPROXY_LOG_FORMAT"}, clientSettings...)...)
 	return cmd
@@ -161,6 +161,3 @@ func newHealthcheck(env environ) *cobra.Command {
 	addSettings(cmd, "ESPROXY_ADMIN_LISTEN")
 	return cmd
 }
-
-// hostOf is the address that a client on this machine uses for a listener.
-func hostOf(a net.Addr) string { return strings.Replace(a.String(), "[::]", "127.0.0.1", 1) }

@@ -91,7 +91,7 @@ type settings struct {
 	MasterKeyLogin   bool          `envconfig:"ESPROXY_MASTER_KEY_LOGIN" help:"accept the master key itself in X-Esproxy-Authorization"`
 	AllowPassphrase  bool          `envconfig:"ESPROXY_ALLOW_PASSPHRASE" help:"accept a bare passphrase of 16 or more characters as MASTER_KEY"`
 	CompressOpened   bool          `envconfig:"ESPROXY_COMPRESS_OPENED" help:"compress opened replies; see docs/design.md on what lengths tell"`
-	Audience         string        `envconfig:"ESPROXY_AUDIENCE" help:"name of this installation that tokens must carry"`
+	Audience         string        `envconfig:"ESPROXY_AUDIENCE" help:"name of this installation that tokens must carry; empty: esproxy"`
 	Compromised      []string      `envconfig:"ESPROXY_COMPROMISED_KEYS" help:"ids of previous keys whose values are not opened for callers"`
 
 	URL       string `envconfig:"ESPROXY_URL" default:"http://127.0.0.1:9280" help:"address of the proxy, for commands that are its clients"`

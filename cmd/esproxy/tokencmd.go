@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -52,7 +50,7 @@ func newToken(env environ) *cobra.Command {
 				}
 			}
 			if id == "" {
-				id = randomID()
+				id = access.NewID()
 			}
 			text, err := access.Mint(access.Claims{
 				ID: id, Who: who, Grant: grant, Audience: audience(s), KeyID: keyID,
@@ -114,12 +112,6 @@ func tokenKey(s *settings) (envelope.KeyID, []byte, error) {
 		return envelope.KeyID{}, nil, err
 	}
 	return k.ID(), k.TokenKey(), nil
-}
-
-func randomID() string {
-	var b [9]byte
-	rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // readLine reads the first line of r.

@@ -252,6 +252,8 @@ func checkStoredKeys(ctx context.Context, c *core, log *slog.Logger) {
 	case err == nil:
 	case errors.As(err, &f) && f.Type == "esproxy_wrong_key":
 		log.Error("wrong MASTER_KEY", "reason", f.Reason)
+	case f != nil && f.Type == cluster.FaultUnknown:
+		log.Error("Elasticsearch does not tell the proxy what it holds; until it does, requests that write or read documents are refused", "reason", f.Reason, "cause", f.Cause)
 	case f != nil && f.Cause != nil: // no answer: the cause tells of addresses, certificates or a status
 		log.Warn("stored values could not be checked against MASTER_KEY; writes check again", "reason", f.Reason, "cause", f.Cause)
 	default:
