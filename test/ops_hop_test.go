@@ -125,7 +125,6 @@ func TestOpsGzip(t *testing.T) {
 					return false
 				}
 				req, _ := http.NewRequest("GET", s.server+r.RequestURI, bytes.NewReader(body))
-				req.Header.Set("Content-Type", r.Header.Get("Content-Type"))
 				res, err := passer.Do(req)
 				if err != nil {
 					panic(http.ErrAbortHandler)
