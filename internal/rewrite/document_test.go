@@ -241,9 +241,11 @@ func TestDocumentDrop(t *testing.T) {
 func TestDocumentBusy(t *testing.T) {
 	e, _, crypto := fakeEngine(t)
 	crypto.busy = true
-	_, err := sealWhole(e, "user", `{"username":"Ana","card":1}`)
-	if f := wantFault(t, err, "esproxy_busy", ""); f.Status != 429 {
-		t.Errorf("status %d", f.Status)
+	for _, card := range []string{`1`, `"` + fakeToken("users", "card", "Ana", "1") + `"`} {
+		_, err := sealWhole(e, "user", `{"username":"Ana","card":`+card+`}`)
+		if f := wantFault(t, err, "esproxy_busy", ""); f.Status != 429 {
+			t.Errorf("status %d", f.Status)
+		}
 	}
 }
 

@@ -33,7 +33,8 @@ type Opener interface {
 // OpenSession opens the values of one reply. It is for one goroutine.
 type OpenSession interface {
 	// Open appends the JSON value that token holds if it authenticates under rule, path and
-	// subject (nil when the rule names none). The error tells only a reason class: see OpenReason.
+	// subject (nil when the rule names none). An error may have a method Reason() string that gives its
+	// class for metrics, such as "unknown_key"; "busy" means: try later (429). Without one it is "auth".
 	Open(dst []byte, rule *policy.Rule, path string, subject, token []byte) ([]byte, error)
 	// Close forgets keys.
 	Close()
@@ -126,7 +127,7 @@ type Limits struct {
 	MaxHit      int64 // one hit of a reply
 }
 
-// Engine makes plans. It is immutable after New and safe for concurrent use.
+// Engine makes plans. Its fields are set before its first use; from then on it is safe for concurrent use.
 type Engine struct {
 	Policy  *policy.Policy
 	Sealer  Sealer

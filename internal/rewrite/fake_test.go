@@ -78,6 +78,9 @@ func (s fakeSession) Open(dst []byte, rule *policy.Rule, path string, subject, t
 	s.c.mu.Lock()
 	s.c.opened++
 	s.c.mu.Unlock()
+	if s.c.busy {
+		return dst, &fakeOpenError{"busy"}
+	}
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(string(token), "esp1."))
 	if err != nil {
 		return dst, &fakeOpenError{"malformed"}

@@ -113,7 +113,7 @@ func matchesPath(pattern, path []string) bool {
 			if !at[k] {
 				continue
 			}
-			if globName(pattern[k], name) {
+			if globMatch(pattern[k], name) {
 				if k+1 == len(pattern) {
 					return true
 				}
@@ -126,26 +126,4 @@ func matchesPath(pattern, path []string) bool {
 		at, next = next, at
 	}
 	return false
-}
-
-// globName matches name against a pattern in which "*" stands for any text.
-func globName(pattern, name string) bool {
-	star, mark := -1, 0
-	i, j := 0, 0
-	for j < len(name) {
-		switch {
-		case i < len(pattern) && pattern[i] == '*':
-			star, mark = i, j
-			i++
-		case i < len(pattern) && pattern[i] == name[j]:
-			i++
-			j++
-		case star >= 0:
-			mark++
-			i, j = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[i:], "*") == ""
 }

@@ -27,8 +27,6 @@ type queryInfo struct {
 	// sourceFiltered is set when some hits (of the search, of inner_hits or of top_hits) may come with a part of
 	// _source or none.
 	sourceFiltered bool
-	// pit is set when the body names a point in time, and so its own targets.
-	pit bool
 }
 
 // guardQuery reads one search body (also of _count, _delete_by_query and others that hold a query) in
@@ -45,7 +43,7 @@ func (e *Engine) guardQuery(rules []*policy.Rule, body []byte) (queryInfo, error
 	}
 	g := newGuard(rules, body)
 	g.info = &info
-	err = g.search(&root, searchTop)
+	err = g.search(&root)
 	if err == nil && g.topHits {
 		info.topHits = topHitsOf(body)
 	}
@@ -93,7 +91,7 @@ func badBodyFault(err error) error {
 // guardFault is the refusal of a constant. where is a phrase of our own, never the client's text.
 func guardFault(f *policy.Field, where string) error {
 	return &Fault{Status: 400, Type: "esproxy_protected_query", Reason: where + " holds or may hold a value for [" + f.Path + "], which rule [" + f.Rule.Name +
-		"] protects: a sealed field cannot be searched by value, and the value would reach Elasticsearch in clear; search other fields, or use [exists]"}
+		"] protects: a sealed field cannot be searched by value, and the value would reach Elasticsearch in clear; search other fields, or the subject"}
 }
 
 // guard is the state of one pass over one body.
@@ -191,28 +189,20 @@ func globMatch(pattern, name string) bool {
 	return strings.Trim(pattern[i:], "*") == ""
 }
 
-// searchLevel says where a search body stands.
-type searchLevel uint8
-
-const (
-	searchTop  searchLevel = iota // a request body
-	searchHits                    // inner_hits or top_hits: options of hits, no query of their own
-)
-
 // search reads the members of a search body.
-func (g *guard) search(v *treeValue, level searchLevel) error {
+func (g *guard) search(v *treeValue) error {
 	if !v.isObject() {
 		return g.unknown(v)
 	}
 	for i := range v.kids {
-		if err := g.searchMember(v, &v.kids[i], level); err != nil {
+		if err := g.searchMember(v, &v.kids[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (g *guard) searchMember(v, m *treeValue, level searchLevel) error {
+func (g *guard) searchMember(v, m *treeValue) error {
 	switch string(m.name) {
 	case "query":
 		if m.isString() { // EQL, SQL and ES|QL bodies
@@ -236,10 +226,10 @@ func (g *guard) searchMember(v, m *treeValue, level searchLevel) error {
 	case "knn":
 		return g.each(m, func(k *treeValue) error { return g.fieldNamed(k, "knn") })
 	case "sub_searches":
-		return g.each(m, func(k *treeValue) error { return g.search(k, level) })
+		return g.each(m, func(k *treeValue) error { return g.search(k) })
 	case "source", "inner_hits": // source: that of _reindex
 		if m.isObject() {
-			return g.search(m, level)
+			return g.search(m)
 		}
 		return nil
 	case "retriever":
@@ -263,10 +253,7 @@ func (g *guard) searchMember(v, m *treeValue, level searchLevel) error {
 	case "stored_fields": // with it, hits have no _source unless it names _source
 		g.info.sourceFiltered = true
 		return nil
-	case "pit":
-		g.info.pit = level == searchTop || g.info.pit
-		return nil
-	case "fields", "docvalue_fields", "fielddata_fields", "search_after", "slice", "indices_boost", "stats", "track_total_hits",
+	case "pit", "fields", "docvalue_fields", "fielddata_fields", "search_after", "slice", "indices_boost", "stats", "track_total_hits",
 		"from", "size", "timeout", "min_score", "version", "seq_no_primary_term", "explain", "profile", "track_scores",
 		"terminate_after", "rank", "name", "ignore_unmapped", "max_docs", "conflicts", "index", "dest", "remote",
 		"keep_alive", "wait_for_completion_timeout", "batched_reduce_size", "params", "lang", "id":
@@ -332,7 +319,7 @@ func (g *guard) unknownMember(m *treeValue) error {
 		case "script":
 			return g.script(m, nil)
 		case "inner_hits":
-			return g.search(m, searchHits)
+			return g.search(m)
 		}
 		if _, known := clauses[string(m.name)]; known && m.isObject() {
 			return g.clause(m)

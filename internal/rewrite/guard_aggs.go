@@ -32,7 +32,7 @@ func (g *guard) aggMember(m *treeValue) error {
 		return g.namedQueries(m.member("filters"))
 	case "top_hits":
 		g.topHits = true
-		return g.search(m, searchHits)
+		return g.search(m)
 	case "composite":
 		return g.composite(m)
 	case "scripted_metric":

@@ -122,7 +122,7 @@ func (g *guard) containerMember(m *treeValue) error {
 	case "inner_hits":
 		return g.each(m, func(h *treeValue) error {
 			if h.isObject() {
-				return g.search(h, searchHits)
+				return g.search(h)
 			}
 			return nil
 		})
@@ -347,7 +347,7 @@ func (g *guard) retriever(v *treeValue) error {
 					err = g.query(m) // a text has its fields beside it
 				case "field", "fields", "inference_text", "match_criteria", "ids", "docs":
 				default:
-					err = g.searchMember(kind, m, searchHits)
+					err = g.searchMember(kind, m)
 				}
 				if err != nil {
 					return err

@@ -216,7 +216,7 @@ func TestGuardInfo(t *testing.T) {
 		`{"_source":false}`:    {sourceFiltered: true},
 		`{"_source":["a"]}`:    {sourceFiltered: true},
 		`{"stored_fields":[]}`: {sourceFiltered: true},
-		`{"pit":{"id":"x"}}`:   {pit: true},
+		`{"pit":{"id":"x"}}`:   {},
 		`{"collapse":{"field":"a","inner_hits":{"name":"i","_source":"a"}}}`:                                                         {sourceFiltered: true},
 		`{"query":{"nested":{"path":"p","query":{"match_all":{}},"inner_hits":{"_source":false}}}}`:                                  {sourceFiltered: true},
 		`{"aggs":{"t":{"top_hits":{"size":1}},"u":{"terms":{"field":"a"},"aggs":{"v":{"global":{},"aggs":{"w":{"top_hits":{}}}}}}}}`: {topHits: [][]string{{"t"}, {"u", "[]", "v", "w"}}},

@@ -66,6 +66,7 @@ const (
 	lookupFailed = "lookup_failed"
 	notAuthentic = "auth"
 	twiceThere   = "duplicate_member"
+	keysBusy     = "busy" // of an OpenSession: too many keys are being derived at once
 )
 
 // rewrite copies the reply from in to out and opens what the caller may see. An error of in, of out or of the

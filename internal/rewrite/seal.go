@@ -105,7 +105,11 @@ func (s *sealing) seal(dst, b []byte, from, to int, t *target, p *part, known su
 			return dst, err
 		}
 		if f.token {
-			if !s.belongs(f, value, subject, stored) {
+			ok, err := s.belongs(f, value, subject, stored)
+			if err != nil {
+				return dst, err
+			}
+			if !ok {
 				return dst, &Fault{Status: 400, Type: "esproxy_misplaced_token", Reason: "field [" + f.field.Path + "] of rule [" + f.field.Rule.Name + "] holds text of the reserved sealed form that was not sealed for this field and document; write the plain value, or leave the field out of the update"}
 			}
 			dst = append(dst, value...)
@@ -145,15 +149,19 @@ func (s *sealing) subject(b []byte, t *target, p *part, i int, known subjects) (
 	return text, nil
 }
 
-// belongs reports whether a sealed value may be written back at f. value is the JSON string.
-func (s *sealing) belongs(f *found, value, subject []byte, stored *storedValues) bool {
+// belongs reports whether a sealed value may be written back at f. value is the JSON string. An error means that this
+// can't be told now.
+func (s *sealing) belongs(f *found, value, subject []byte, stored *storedValues) (bool, error) {
 	if f.field.Rule.Subject == "" {
-		return stored.holds(f.field, value)
+		return stored.holds(f.field, value), nil
 	}
 	if s.session == nil {
 		s.session = s.eng.Opener.NewSession()
 	}
 	out, err := s.session.Open(nil, f.field.Rule, f.field.Path, subject, value[1:len(value)-1])
 	clear(out)
-	return err == nil
+	if err != nil && reasonOf(err) == keysBusy {
+		return false, &Fault{Status: 429, Type: "esproxy_busy", Reason: "too many keys are being derived at once; try again"}
+	}
+	return err == nil, nil
 }
