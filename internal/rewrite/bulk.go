@@ -422,6 +422,11 @@ func (t *bulk) readItem(ctx context.Context, it *item) {
 		if it.fault = it.update.check(it.place.t); it.fault != nil {
 			return
 		}
+		if it.guarded {
+			if it.fault = it.update.checkGuarded(); it.fault != nil {
+				return
+			}
+		}
 		t.sources = t.sources || it.source || it.update.asksSource()
 		if !it.update.needsStored(it.place.t) {
 			return

@@ -133,6 +133,11 @@ func (d *singleUpdate) Request(ctx context.Context, plan *Plan, body io.Reader, 
 	if fault := u.check(d.place.t); fault != nil {
 		return false, fault
 	}
+	if d.seqNo != "" {
+		if fault := u.checkGuarded(); fault != nil {
+			return false, fault
+		}
+	}
 	if err := d.eng.Cluster.Ready(ctx, d.call.Caller, d.place.name, d.place.t.rules); err != nil {
 		return false, err
 	}

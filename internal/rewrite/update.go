@@ -146,6 +146,15 @@ func (u *updateBody) check(t *target) *Fault {
 	return nil
 }
 
+// checkGuarded refuses what Elasticsearch refuses of an update under the client's own condition: with a look-up it
+// would go up in a form that passes there.
+func (u *updateBody) checkGuarded() *Fault {
+	if u.docAsUpsert || u.upsert.there() {
+		return &Fault{Status: 400, Type: "action_request_validation_exception", Reason: "Validation Failed: 1: upsert requests don't support `if_seq_no` and `if_primary_term`;"}
+	}
+	return nil
+}
+
 // scriptFault refuses a script that writes to t, unless all its rules allow scripts.
 func scriptFault(t *target) *Fault {
 	for _, r := range t.rules {
