@@ -55,7 +55,7 @@ func TestOpsAudit(t *testing.T) {
 		delete(line, "time")
 		delete(line, "level")
 		delete(line, "msg")
-		if !regexp.MustCompile(`^[0-9a-f]{18}$`).MatchString(line["token"].(string)) {
+		if !regexp.MustCompile(`^[A-Za-z0-9_-]{8,64}$`).MatchString(line["token"].(string)) {
 			t.Errorf("token id %v", line["token"])
 		}
 		delete(line, "token")
