@@ -92,7 +92,7 @@ type Cluster struct {
 
 	templates memo[future]
 	auto      memo[autoCreate]
-	forbids   memo[[]indexTemplate]
+	composed  memo[[]indexTemplate]
 	legacy    memo[map[string]legacyTemplate]
 	length    memo[int64]
 	ready     readiness
@@ -158,7 +158,7 @@ func (c *Cluster) Changed() {
 	c.mu.Unlock()
 	c.ready.clear()
 	c.templates.clear()
-	c.forbids.clear()
+	c.composed.clear()
 	c.legacy.clear()
 	c.auto.clear()
 }

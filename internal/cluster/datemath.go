@@ -238,16 +238,15 @@ func addMonths(t time.Time, n int) time.Time {
 // round goes down to the start of the unit in t's zone; weeks begin on Monday.
 func round(t time.Time, unit byte) (time.Time, bool) {
 	y, m, d := t.Date()
-	h, min, s := t.Clock()
+	_, min, s := t.Clock()
 	switch unit {
 	case 'y':
-		m, d, h, min, s = 1, 1, 0, 0, 0
+		m, d = 1, 1
 	case 'M':
-		d, h, min, s = 1, 0, 0, 0
+		d = 1
 	case 'w':
-		d, h, min, s = d-(int(t.Weekday())+6)%7, 0, 0, 0
+		d -= (int(t.Weekday()) + 6) % 7
 	case 'd':
-		h, min, s = 0, 0, 0
 	case 'h', 'H':
 		return t.Add(-time.Duration(min)*time.Minute - time.Duration(s)*time.Second - time.Duration(t.Nanosecond())), true
 	case 'm':
@@ -257,7 +256,7 @@ func round(t time.Time, unit byte) (time.Time, bool) {
 	default:
 		return t, false
 	}
-	return time.Date(y, m, d, h, min, s, 0, t.Location()), true
+	return time.Date(y, m, d, 0, 0, 0, 0, t.Location()), true
 }
 
 // formatJava writes t by a java.time.format.DateTimeFormatter pattern, of which it knows the part described above.

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -215,7 +214,7 @@ func (l *lookup) mget(ctx context.Context, who rewrite.Caller, todo []int) (deni
 		}
 		s := rewrite.Stored{Found: true, Index: d.Get("_index").String(), SeqNo: seq.Int(), PrimaryTerm: term.Int()}
 		if src := d.Get("_source"); src.IsObject() {
-			s.Source = bytes.Clone([]byte(src.Raw))
+			s.Source = []byte(src.Raw)
 		}
 		l.out[i] = s
 	}

@@ -2,7 +2,6 @@ package cluster_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -158,14 +157,6 @@ func wantFault(t *testing.T, err error, status int, typ string, words ...string)
 			t.Errorf("reason %q does not say %q", f.Reason, w)
 		}
 	}
-}
-
-func mustJSON(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return string(b)
 }
 
 var _ rewrite.Caller = (*httpCaller)(nil)

@@ -27,7 +27,7 @@ const (
 const tokenStart = `"esp1.`
 
 // CheckKeys reads some stored documents of every protected index and data stream in the cluster. It gives 503
-// FaultWrongKey when a target holds sealed values and none under a loaded key, and 503 FaultUnknown
+// FaultWrongKey when a target holds sealed values and none under a loaded key, and else 503 FaultUnknown
 // when the cluster did not answer. What the proxy's own credentials may not read is skipped with one warning.
 func (c *Cluster) CheckKeys(ctx context.Context) error {
 	if c.policy == nil || c.keyID == nil {
@@ -69,12 +69,10 @@ func (c *Cluster) CheckKeys(ctx context.Context) error {
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
+	lost := g.Wait()
 	faults = slices.DeleteFunc(faults, func(err error) bool { return err == nil })
 	if len(faults) == 0 {
-		return nil
+		return lost
 	}
 	first := *faults[0].(*rewrite.Fault)
 	if len(faults) > 1 {

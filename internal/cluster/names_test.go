@@ -3,7 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
-
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -298,6 +298,57 @@ func TestTimerRefreshes(t *testing.T) {
 	f.cluster(cluster.Config{ViewEvery: time.Millisecond})
 	<-asked
 	<-asked
+}
+
+// warnings is a log that hands its warnings on.
+type warnings chan string
+
+func (w warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+func (w warnings) Handle(_ context.Context, r slog.Record) error    { w <- r.Message; return nil }
+func (w warnings) WithAttrs([]slog.Attr) slog.Handler               { return w }
+func (w warnings) WithGroup(string) slog.Handler                    { return w }
+
+// TestTimerWarns: each time that refreshes begin to fail gives one warning.
+func TestTimerWarns(t *testing.T) {
+	f := newFake(t)
+	asked := make(chan int, 1000)
+	status := func(code int) {
+		f.on("GET /_alias", func(string, string) (int, string) {
+			select {
+			case asked <- code:
+			default:
+			}
+			return code, `{}`
+		})
+	}
+	status(500)
+	w := make(warnings, 1000)
+	f.cluster(cluster.Config{ViewEvery: time.Millisecond, Log: slog.New(w)})
+	warned := func() {
+		t.Helper()
+		select {
+		case <-w:
+		case <-time.After(10 * time.Second):
+			t.Fatal("no warning")
+		}
+	}
+	warned()
+	status(200)
+	for n := 0; n < 2; { // the second is asked when the first was used
+		if <-asked == 200 {
+			n++
+		}
+	}
+	status(500)
+	warned()
+	for n := 0; n < 3; {
+		if <-asked == 500 {
+			n++
+		}
+	}
+	if len(w) > 0 {
+		t.Errorf("warned once more: %s", <-w)
+	}
 }
 
 func TestDateMath(t *testing.T) {

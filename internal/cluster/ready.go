@@ -287,6 +287,7 @@ func (c *Cluster) autoCreates(ctx context.Context, name string) (bool, error) {
 	if t != nil && t.autoCreate != nil {
 		return *t.autoCreate, nil
 	}
+	before := c.changed()
 	a, ok := c.auto.get("", c.now())
 	if !ok {
 		status, reply, err := c.ask(ctx, c.own, http.MethodGet, "/_cluster/settings?include_defaults=true&filter_path=**.auto_create_index", nil, 1<<20)
@@ -308,7 +309,9 @@ func (c *Cluster) autoCreates(ctx context.Context, name string) (bool, error) {
 				a = parseAutoCreate(settingText(s))
 			}
 		}
-		c.auto.put("", a, c.now().Add(30*time.Second))
+		if before == c.changed() {
+			c.auto.put("", a, c.now().Add(30*time.Second))
+		}
 	}
 	return a.allows(name), nil
 }

@@ -372,7 +372,10 @@ func TestCheckKeys(t *testing.T) {
 	f.set("POST /logs/_search", 200, `{"hits":{"hits":[{"_source":{"card":"esp1.old.x"}}]}}`)
 	f.set("POST /user-2/_search", 200, `{"hits":{"hits":[{"_source":{"card":"esp1.old.x"}}]}}`)
 	wantFault(t, c.CheckKeys(t.Context()), 503, cluster.FaultWrongKey, "[logs]", "old", "new", "other targets")
+	// An index that does not answer hides no wrong key of another.
 	f.set("POST /user-2/_search", 503, `{}`)
+	wantFault(t, c.CheckKeys(t.Context()), 503, cluster.FaultWrongKey, "[logs]")
+	f.set("POST /logs/_search", 200, `{}`)
 	wantFault(t, c.CheckKeys(t.Context()), 503, cluster.FaultUnknown)
 	f.srv.Close()
 	wantFault(t, c.CheckKeys(t.Context()), 503, cluster.FaultUnknown)

@@ -108,7 +108,7 @@ func (c *Cluster) simulate(ctx context.Context, name string) (f future, matched 
 // winner is the composable template that applies to the name: of all that match, that of the highest priority.
 func (c *Cluster) winner(ctx context.Context, name string) (*indexTemplate, error) {
 	before := c.changed()
-	all, ok := c.forbids.get("", c.now())
+	all, ok := c.composed.get("", c.now())
 	if !ok {
 		reply, err := c.askTemplates(ctx, "/_index_template")
 		if err != nil {
@@ -132,7 +132,7 @@ func (c *Cluster) winner(ctx context.Context, name string) (*indexTemplate, erro
 			all = append(all, t)
 		}
 		if before == c.changed() {
-			c.forbids.put("", all, c.now().Add(keepTemplates))
+			c.composed.put("", all, c.now().Add(keepTemplates))
 		}
 	}
 	var best *indexTemplate

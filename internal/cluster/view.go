@@ -70,14 +70,22 @@ func (c *Cluster) refreshEvery(every time.Duration) {
 	defer c.wg.Done()
 	t := time.NewTicker(every)
 	defer t.Stop()
+	failing := "" // the reason that was logged
 	for {
 		select {
 		case <-c.root.Done():
 			return
 		case <-t.C:
 		}
-		if _, err := c.fresh(c.root); err != nil && c.root.Err() == nil {
-			if f := c.unknown(err); c.warned.first(f.Reason) {
+		_, err := c.fresh(c.root)
+		switch {
+		case c.root.Err() != nil:
+		case err == nil && failing != "":
+			failing = ""
+			c.log.Info("the view of the cluster is refreshed again")
+		case err != nil:
+			if f := c.unknown(err); f.Reason != failing {
+				failing = f.Reason
 				c.log.Warn("the view of the cluster could not be refreshed; the old one serves for a while", "reason", f.Reason, "cause", f.Cause, "for", c.maxAge)
 			}
 		}
