@@ -5,14 +5,13 @@ import (
 	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
+	"github.com/esproxy/esproxy/internal/rewrite"
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
 )
 
-// wanted is the mapping of a protected field. Nothing of a sealed value is worth indexing, and the
-// inverted index and doc values refuse terms over 32,766 bytes. ignore_above is set because its default is
-// lower in some index modes (logsdb: 8191), which would take long values out of "fields" without a trace.
-const wanted = `{"type":"keyword","index":false,"doc_values":false,"ignore_above":2147483647}`
+// wanted is the mapping of a protected field.
+const wanted = rewrite.SealedMapping
 
 const maxIgnoreAbove = 2147483647
 

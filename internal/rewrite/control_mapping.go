@@ -7,9 +7,10 @@ import (
 	"github.com/esproxy/esproxy/internal/policy"
 )
 
-// sealedMapping is the mapping of a protected field. ignore_above stands there because logsdb and
+// SealedMapping is the mapping of a protected field, a JSON object. Nothing of a sealed value is worth indexing, and the
+// inverted index and doc values refuse terms over 32,766 bytes. ignore_above stands there because logsdb (8191) and
 // index.mapping.ignore_above otherwise drop long values from "fields" without a trace.
-const sealedMapping = `{"type":"keyword","index":false,"doc_values":false,"ignore_above":2147483647}`
+const SealedMapping = `{"type":"keyword","index":false,"doc_values":false,"ignore_above":2147483647}`
 
 const ignoreAbove = 2147483647
 
@@ -36,7 +37,7 @@ func mappingFault(reason string) error {
 }
 
 func mappingConflict(f *policy.Field, what string) error {
-	return mappingFault("field [" + f.Path + "] is protected by rule [" + f.Rule.Name + "] and stored sealed, but " + what + "; map it as " + sealedMapping)
+	return mappingFault("field [" + f.Path + "] is protected by rule [" + f.Rule.Name + "] and stored sealed, but " + what + "; map it as " + SealedMapping)
 }
 
 // mappingMembers are the members of a mapping that are objects; any other is a type of version 7 and before.
@@ -120,7 +121,7 @@ func (c *controlPass) complete(p controlPlace, found *definitions, add []*policy
 			at[d.parent] = ins
 			plan = append(plan, ins)
 		}
-		member := append(append(appendJSONString(nil, name), ':'), sealedMapping...)
+		member := append(append(appendJSONString(nil, name), ':'), SealedMapping...)
 		if !contains(ins.members, member) {
 			ins.members = append(ins.members, member)
 		}

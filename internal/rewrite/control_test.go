@@ -27,7 +27,7 @@ rules:
 }
 
 // controlWant puts the mapping of a protected field where a case says SEALED.
-func controlWant(s string) string { return strings.ReplaceAll(s, "SEALED", sealedMapping) }
+func controlWant(s string) string { return strings.ReplaceAll(s, "SEALED", SealedMapping) }
 
 func TestControlRewrites(t *testing.T) {
 	e := controlEngine(t)
@@ -107,7 +107,7 @@ func TestControlRefuses(t *testing.T) {
 	}{
 		{controlMapping, `{"properties":{"card":{"type":"text"}}}`, conflict, "[card]"},
 		{controlMapping, `{"properties":{"card":{}}}`, conflict, "another type"},
-		{controlMapping, `{"properties":{"card":{"type":"keyword"}}}`, conflict, sealedMapping},
+		{controlMapping, `{"properties":{"card":{"type":"keyword"}}}`, conflict, SealedMapping},
 		{controlMapping, `{"properties":{"card":{"type":"keyword","index":false}}}`, conflict, "doc_values"},
 		{controlMapping, `{"properties":{"card":{"type":"keyword","index":true,"doc_values":false}}}`, conflict, "[index]"},
 		{controlMapping, `{"properties":{"card":{"type":"keyword","index":false,"doc_values":false,"ignore_above":256}}}`, conflict, "ignore_above"},
