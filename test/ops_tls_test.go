@@ -132,18 +132,18 @@ func TestOpsListenerTLS(t *testing.T) {
 		t.Fatalf("the start line does not tell of TLS: %s", s.log)
 	}
 	good := &tls.Config{RootCAs: ca.pool}
-	a, state := ask(t, s.url+"/", good, nil)
+	a, state := ask(t, s.url+"/_cluster/health", good, nil)
 	s.must(a, 200)
 	first := state.PeerCertificates[0].SerialNumber
-	if a, _ := ask(t, s.url+"/", &tls.Config{RootCAs: x509.NewCertPool()}, nil); a.err == nil {
+	if a, _ := ask(t, s.url+"/_cluster/health", &tls.Config{RootCAs: x509.NewCertPool()}, nil); a.err == nil {
 		t.Error("a client without the authority got an answer")
 	}
-	if a, _ := ask(t, s.url+"/", &tls.Config{RootCAs: ca.pool, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, nil); a.err == nil {
+	if a, _ := ask(t, s.url+"/_cluster/health", &tls.Config{RootCAs: ca.pool, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, nil); a.err == nil {
 		t.Error("TLS 1.1 is accepted")
 	}
-	a, _ = ask(t, s.url+"/", &tls.Config{RootCAs: ca.pool, MaxVersion: tls.VersionTLS12}, nil)
+	a, _ = ask(t, s.url+"/_cluster/health", &tls.Config{RootCAs: ca.pool, MaxVersion: tls.VersionTLS12}, nil)
 	s.must(a, 200)
-	a, _ = ask(t, strings.Replace(s.url, "https", "http", 1)+"/", nil, nil)
+	a, _ = ask(t, strings.Replace(s.url, "https", "http", 1)+"/_cluster/health", nil, nil)
 	if a.err == nil && a.status < 400 {
 		t.Errorf("plain HTTP on the TLS listener got %d", a.status)
 	}
@@ -161,7 +161,7 @@ func TestOpsListenerTLS(t *testing.T) {
 	// A renewed certificate counts after a reload; a broken one leaves the old one in force.
 	ca.issue(dir, "listener")
 	s.must(s.reload(), 200)
-	a, state = ask(t, s.url+"/", good, nil)
+	a, state = ask(t, s.url+"/_cluster/health", good, nil)
 	s.must(a, 200)
 	second := state.PeerCertificates[0].SerialNumber
 	if second.Cmp(first) == 0 {
@@ -173,7 +173,7 @@ func TestOpsListenerTLS(t *testing.T) {
 	if a := s.reload(); a.status != 500 || !strings.Contains(a.body, "certificate") {
 		t.Errorf("reload with a broken certificate: %d %s", a.status, a.body)
 	}
-	a, state = ask(t, s.url+"/", good, nil)
+	a, state = ask(t, s.url+"/_cluster/health", good, nil)
 	s.must(a, 200)
 	if state.PeerCertificates[0].SerialNumber.Cmp(second) != 0 {
 		t.Error("the broken certificate changed something")
@@ -191,18 +191,18 @@ func TestOpsListenerClientCertificates(t *testing.T) {
 	_, _, alice := clients.issue(dir, "alice")
 	_, _, eve := stranger.issue(dir, "eve")
 	s := start(t, config{env: []string{"ESPROXY_TLS_CERT_FILE=" + cert, "ESPROXY_TLS_KEY_FILE=" + key, "ESPROXY_TLS_CLIENT_CA_FILE=" + clients.file}})
-	a, _ := ask(t, s.url+"/", &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{alice}}, nil)
+	a, _ := ask(t, s.url+"/_cluster/health", &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{alice}}, nil)
 	s.must(a, 200)
 	n := s.rec.count()
-	if a, _ := ask(t, s.url+"/", &tls.Config{RootCAs: ca.pool}, nil); a.err == nil {
+	if a, _ := ask(t, s.url+"/_cluster/health", &tls.Config{RootCAs: ca.pool}, nil); a.err == nil {
 		t.Error("a client without a certificate got an answer")
 	}
 	show := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &eve, nil }
-	if a, _ := ask(t, s.url+"/", &tls.Config{RootCAs: ca.pool, GetClientCertificate: show}, nil); a.err == nil {
+	if a, _ := ask(t, s.url+"/_cluster/health", &tls.Config{RootCAs: ca.pool, GetClientCertificate: show}, nil); a.err == nil {
 		t.Error("a client with a certificate of another authority got an answer")
 	}
 	for _, r := range s.rec.since(n) {
-		if r.target == "/" {
+		if r.target == "/_cluster/health" {
 			t.Errorf("the server was asked: %s", r)
 		}
 	}
@@ -289,7 +289,7 @@ func TestOpsUpstreamClientCertificate(t *testing.T) {
 	s.must(s.do("PUT", "/$Puser/_doc/1", `{"username":"Ana","credit_card_num":"6767-2293-4172-5169"}`), 201)
 	s.must(s.do("GET", "/$Puser/_doc/1", ""), 200)
 	without := start(t, config{server: server, env: env})
-	if a := without.do("GET", "/", ""); a.status != 502 || !strings.HasPrefix(a.json("error.type").Str, "esproxy_") {
+	if a := without.do("GET", "/_cluster/health", ""); a.status != 502 || !strings.HasPrefix(a.json("error.type").Str, "esproxy_") {
 		t.Errorf("without a certificate: %d %s", a.status, a.body)
 	}
 	waitFor(t, "the reason in the log", func() bool { return strings.Contains(without.log.String(), "certificate required") })
