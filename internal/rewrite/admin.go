@@ -57,6 +57,8 @@ func (r *request) administration() (Transform, error) {
 		kind = controlPipeline
 	case verdictAliases:
 		kind = controlAliases
+	case verdictRoles:
+		kind = controlRoles
 	default:
 		return nil, r.unread()
 	}

@@ -20,6 +20,7 @@ const (
 	controlPipeline                             // PUT /_ingest/pipeline/{id}
 	controlSettings                             // PUT /{index}/_settings
 	controlAliases                              // POST /_aliases, PUT /{index}/_alias/{name}
+	controlRoles                                // PUT /_security/role/{name} and bodies of API keys, which hold roles
 	controlResize                               // POST /{index}/_clone/{target} and its kin, _rollover without mappings: settings and aliases
 )
 
@@ -71,6 +72,8 @@ func (e *Engine) control(kind controlKind, rules []*policy.Rule, body []byte) ([
 		err = c.mapping(controlPlace{at: &root}, fieldsOf(rules))
 	case controlCreate:
 		err = c.template(controlPlace{at: &root}, fieldsOf(rules))
+	case controlRoles:
+		err = c.roles(&root)
 	case controlResize:
 		if s := root.member("settings"); s != nil {
 			err = c.settings(s)

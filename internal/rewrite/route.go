@@ -54,6 +54,7 @@ const (
 	verdictPipeline          verdict = "pipeline"
 	verdictSettings          verdict = "settings"
 	verdictAliases           verdict = "aliases"
+	verdictRoles             verdict = "roles"
 )
 
 // routeNode is one step of the route trie. Fixed words are compared raw and beat parameters, as in
