@@ -67,8 +67,9 @@ const fewNames = 64
 func (n *names) open() nameFrame { return nameFrame{base: len(n.stack)} }
 
 // add reports whether name is new in f, as far as that is told before the object ends.
-func (n *names) add(f *nameFrame, name []byte) bool {
-	h := maphash.Bytes(n.seed, name)
+func (n *names) add(f *nameFrame, name []byte) bool { return n.addHash(f, maphash.Bytes(n.seed, name)) }
+
+func (n *names) addHash(f *nameFrame, h uint64) bool {
 	if f.count < fewNames {
 		word, bit := &f.seen[h>>62], uint64(1)<<(h>>56&63)
 		if *word&bit != 0 {
@@ -114,6 +115,7 @@ type docScanner struct {
 	b       []byte
 	isToken func([]byte) bool
 	names   names
+	guesses guesses
 	scratch []byte
 	texts   texts // of actions
 	// lastIndex is the index of the last action that named one; it has no backslash.
@@ -225,20 +227,31 @@ func (s *docScanner) object(pos int, n *node, depth int, inArray, root bool) (in
 	if pos < len(s.b) && s.b[pos] == '}' {
 		return pos + 1, nil
 	}
+	g := guessing{}
+	if root && s.sealed == 0 {
+		g.begin(&s.guesses, n)
+	}
 	for {
-		name, next, err := s.name(&frame, pos, n != nil || root)
-		if err != nil {
-			return next, err
-		}
-		if s.sealed == 0 {
-			if isReservedMember(name) || root && isSourceMember(name) {
-				return pos, errReservedName
+		child, next, ok := g.name(s.b, pos)
+		if !ok {
+			g.missed(&s.names, &frame)
+			var name []byte
+			var err error
+			if name, next, err = s.name(&frame, pos, n != nil || root); err != nil {
+				return next, err
 			}
+			if s.sealed == 0 {
+				if isReservedMember(name) || root && isSourceMember(name) {
+					return pos, errReservedName
+				}
+			}
+			var below bool
+			if child, below = n.descend(name); below {
+				return pos, badSyntax(pos, "a member below a protected field")
+			}
+			g.learn(&s.names, s.b[pos:next], len(name), child)
 		}
-		child, below := n.descend(name)
-		if below {
-			return pos, badSyntax(pos, "a member below a protected field")
-		}
+		var err error
 		if pos, err = skipColon(s.b, next); err != nil {
 			return pos, err
 		}
@@ -341,16 +354,7 @@ func (s *docScanner) sawSubject(n *node, start, end int, inArray bool) {
 
 // isReservedMember reports whether a part of the dotted name begins with the reserved prefix.
 func isReservedMember(name []byte) bool {
-	for {
-		i := bytes.Index(name, []byte(reservedMember))
-		if i < 0 {
-			return false
-		}
-		if i == 0 || name[i-1] == '.' {
-			return true
-		}
-		name = name[i+1:]
-	}
+	return bytes.HasPrefix(name, []byte(reservedMember)) || bytes.IndexByte(name, '.') >= 0 && bytes.Contains(name, []byte("."+reservedMember))
 }
 
 // isSourceMember reports whether a root member is Elasticsearch's own _source.
