@@ -65,7 +65,55 @@ func (r *request) administration() (Transform, error) {
 	if kind == controlSimulate && !r.call.HasBody {
 		return nil, nil
 	}
-	return r.controlled(func(body []byte) ([]byte, error) { return r.control(kind, r.Policy.Rules, body) })
+	return r.controlled(func(body []byte) ([]byte, error) {
+		rules := r.Policy.Rules
+		if kind == controlAliases {
+			var err error
+			if rules, err = r.aliasRules(body); err != nil {
+				return nil, err
+			}
+		}
+		return r.control(kind, rules, body)
+	})
+}
+
+// aliasRules gives the rules of all indices and aliases that a change of aliases names.
+func (r *request) aliasRules(body []byte) ([]*policy.Rule, error) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil, nil
+	}
+	if err := strictJSON(body); err != nil {
+		return nil, documentFault(err)
+	}
+	var expressions []string
+	add := func(v gjson.Result) {
+		for _, one := range v.Array() {
+			expressions = append(expressions, one.String())
+		}
+	}
+	if index, ok := r.values["index"]; ok {
+		expressions = append(expressions, index)
+	}
+	if name, ok := r.values["name"]; ok {
+		expressions = append(expressions, name)
+	}
+	for _, action := range gjson.GetBytes(body, "actions").Array() {
+		action.ForEach(func(_, what gjson.Result) bool {
+			for _, member := range []string{"index", "indices", "alias", "aliases"} {
+				add(what.Get(member))
+			}
+			return true
+		})
+	}
+	var names []string
+	for _, expression := range expressions {
+		found, err := r.Cluster.Expand(r.ctx, expression)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, found.Names...)
+	}
+	return r.rulesOf(names), nil
 }
 
 // createIndex carries the creation of an index: the rules of its name and of the aliases it gets apply.

@@ -325,7 +325,7 @@ func (r *request) search() (Transform, error) {
 	if q.opening != nil {
 		q.opening.fallback = r.onlyTarget()
 	}
-	if r.verdict == verdictSearch && r.value("index") == "" {
+	if (r.verdict == verdictSearch || r.verdict == verdictAsync) && r.value("index") == "" {
 		// A search that names no index may continue a point in time: any rule may apply.
 		in.rules = r.Policy.Rules
 	}
