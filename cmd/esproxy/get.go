@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -284,7 +285,8 @@ func openLines(ctx context.Context, env environ, engine *rewrite.Engine, rule *p
 	out := bufio.NewWriter(env.out)
 	defer out.Flush()
 	var count unopenedCounter
-	for n := 1; in.Scan(); n++ {
+	n := 1
+	for ; in.Scan(); n++ {
 		line := in.Bytes()
 		if len(bytes.TrimSpace(line)) == 0 {
 			out.Write(line)
@@ -308,7 +310,9 @@ func openLines(ctx context.Context, env environ, engine *rewrite.Engine, rule *p
 		}
 		out.Write(line[end:])
 	}
-	if err := in.Err(); err != nil {
+	if err := in.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("line %d is longer than 128 MiB", n)
+	} else if err != nil {
 		return fmt.Errorf("standard input: %w", err)
 	}
 	if err := out.Flush(); err != nil {

@@ -59,7 +59,11 @@ func loadKey(s *settings) (*envelope.Key, error) {
 	}
 	k, err := envelope.ParseKey(s.MasterKey, envelope.KeyOptions{AllowBarePassphrase: s.AllowPassphrase})
 	if err != nil {
-		return nil, usagef("MASTER_KEY: %w", err)
+		hint := ""
+		if !s.AllowPassphrase && !strings.HasPrefix(s.MasterKey, "es") {
+			hint = " with ESPROXY_ALLOW_PASSPHRASE=true"
+		}
+		return nil, usagef("MASTER_KEY: %w%s", err, hint)
 	}
 	return k, nil
 }

@@ -35,7 +35,7 @@ func printPolicy(w io.Writer, pol *policy.Policy) {
 			shows = append(shows, what+" "+how.String())
 		}
 		slices.Sort(shows)
-		fmt.Fprintf(t, "grant %s\treveals %s\t\n", name, strings.Join(shows, ", "))
+		fmt.Fprintf(t, "grant %s\treveals %s\n", name, strings.Join(shows, ", "))
 	}
 	t.Flush()
 }

@@ -143,7 +143,7 @@ func TestStartErrors(t *testing.T) {
 	}{
 		"no key":             {map[string]string{"MASTER_KEY": ""}, []string{"MASTER_KEY is not set", "esproxy keygen"}},
 		"a mistyped key":     {map[string]string{"MASTER_KEY": key[:20] + "AAAA" + key[24:]}, []string{"MASTER_KEY", "checksum", "copy the key again"}},
-		"a bare passphrase":  {map[string]string{"MASTER_KEY": "canary passphrase of some length"}, []string{"MASTER_KEY", "keygen"}},
+		"a bare passphrase":  {map[string]string{"MASTER_KEY": "canary passphrase of some length"}, []string{"MASTER_KEY", "keygen", "allow bare passphrases with ESPROXY_ALLOW_PASSPHRASE=true"}},
 		"a short passphrase": {map[string]string{"MASTER_KEY": "canary-short", "ESPROXY_ALLOW_PASSPHRASE": "true"}, []string{"at least 16 characters"}},
 		"a token key":        {map[string]string{"MASTER_KEY": parsed.TokenKeyText()}, []string{"token key", "esk1:"}},
 		"a bad previous key": {map[string]string{"MASTER_KEY_PREVIOUS": other + "\ncanary-not-a-key"}, []string{"MASTER_KEY_PREVIOUS, key 2"}},
