@@ -40,6 +40,11 @@ func newIngest(env environ) *cobra.Command {
 			if source == "" || index == "" {
 				return usagef("--source (or API_URL) and --index are needed")
 			}
+			switch ingest.Format(format) {
+			case "", ingest.FormatAuto, ingest.FormatArray, ingest.FormatNDJSON:
+			default:
+				return usagef("--format must be auto, array or ndjson")
+			}
 			c, err := newClient(s)
 			if err != nil {
 				return err

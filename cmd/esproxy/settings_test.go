@@ -235,3 +235,9 @@ func TestWarnUnknown(t *testing.T) {
 	r.want(t, exitOK, "ESPROXY_FIELD is no setting; did you mean ESPROXY_FIELDS?")
 	os.Unsetenv("ESPROXY_FIELD")
 }
+
+// TestIngestUsage: an argument that ingest can't use is a mistake in arguments, not a failed run.
+func TestIngestUsage(t *testing.T) {
+	r := command(t, nil, "", "ingest", "--source", "-", "--index", "user", "--format", "yaml")
+	r.want(t, exitUsage, "--format must be auto, array or ndjson")
+}
