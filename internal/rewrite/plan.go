@@ -288,10 +288,10 @@ func (r *request) update(p *Plan) (Transform, error) {
 
 // opening makes what opens a reply of the given kind. index is the request's one index, for replies that name none.
 func (r *request) opening(kind replyKind, index string) *opening {
-	_, typed := lookParam(r.params, "typed_keys")
+	typed, ok := lookParam(r.params, "typed_keys")
 	return &opening{
 		eng: r.Engine, viewer: r.call.Viewer, caller: r.call.Caller, counter: r.call.Counter,
-		kind: kind, index: index, id: r.value("id"), routing: r.value("routing"), typedKeys: typed,
+		kind: kind, index: index, id: r.value("id"), routing: r.value("routing"), typedKeys: ok && typed != "false",
 	}
 }
 

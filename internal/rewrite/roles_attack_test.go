@@ -1,6 +1,9 @@
 package rewrite
 
-import "testing"
+import (
+	"context"
+	"testing"
+)
 
 // The query of a role is stored and shown to administrators.
 func TestRoleQueries(t *testing.T) {
@@ -21,6 +24,20 @@ func TestRoleQueries(t *testing.T) {
 			controlWantFault(t, body, err, "esproxy_protected_query", "[card]")
 		} else if err != nil || string(got) != body {
 			t.Errorf("%s: %v", body, err)
+		}
+	}
+}
+
+// typed_keys=false is no typed_keys: names that look typed are the client's then.
+func TestTypedKeysFalse(t *testing.T) {
+	e, _, _ := fakeEngine(t)
+	for params, want := range map[string]bool{"": false, "typed_keys": true, "typed_keys=true": true, "typed_keys=false": false} {
+		p, err := e.Plan(context.Background(), &Call{Method: "POST", Path: "/user/_search", Query: params, HasBody: true, ContentType: []string{"application/json"}, Viewer: fakeViewer{}, Caller: &fakeCaller{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Transform.(*query).opening.typedKeys; got != want {
+			t.Errorf("%q: %v", params, got)
 		}
 	}
 }
