@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 )
 
 //go:embed routes.tsv
@@ -167,8 +168,9 @@ func findRoute(method, path string) (*matched, *Fault) {
 			continue
 		}
 		v, err := url.PathUnescape(segs[i])
-		if err != nil {
-			return nil, &Fault{Status: 400, Type: "esproxy_bad_request", Reason: "the path does not decode: a percent sign must be followed by two hexadecimal digits"}
+		// Elasticsearch replaces what is not UTF-8, so that a look-up might find another document.
+		if err != nil || !utf8.ValidString(v) {
+			return nil, &Fault{Status: 400, Type: "esproxy_bad_request", Reason: "the path does not decode: a percent sign must be followed by two hexadecimal digits, and the result must be UTF-8"}
 		}
 		m.values[name] = v
 	}
