@@ -327,13 +327,15 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	write("before")
+	w := proxy.NewWatch([]string{file})
 	write("a")
 	clock := &manualClock{ticks: make(chan time.Time), asked: make(chan bool)}
 	ctx, cancel := context.WithCancel(context.Background())
 	changes := 0
 	ended := make(chan bool)
 	go func() {
-		proxy.Watch(ctx, []string{file}, time.Second, clock, func() { changes++ })
+		w.Run(ctx, time.Second, clock, func() { changes++ })
 		close(ended)
 	}()
 	<-clock.asked
@@ -341,12 +343,13 @@ func TestWatch(t *testing.T) {
 		do   func()
 		want int
 	}{
-		{func() {}, 0},
-		{func() { write("b") }, 1},
-		{func() { write("b") }, 1},
-		{func() { os.Remove(file) }, 1},
-		{func() { write("b") }, 1},
-		{func() { write("c") }, 2},
+		{func() {}, 1}, // what changed before the first tick
+		{func() {}, 1},
+		{func() { write("b") }, 2},
+		{func() { write("b") }, 2},
+		{func() { os.Remove(file) }, 2},
+		{func() { write("b") }, 2},
+		{func() { write("c") }, 3},
 	} {
 		step.do()
 		clock.ticks <- time.Time{}

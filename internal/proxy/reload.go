@@ -65,35 +65,47 @@ func (s *Server) reloadCerts(ctx context.Context) {
 	s.cfg.Log.Info("certificates reloaded")
 }
 
-// Watch calls changed whenever the content of one of files differs from what it was, looking every interval, until
-// ctx ends. A file that can't be read counts as unchanged: it may just be being replaced. Times and names of
-// files don't count, so it also works where a secret is mounted through links.
-func Watch(ctx context.Context, files []string, interval time.Duration, clock Clock, changed func()) {
+// Watch looks whether the content of files changes. A file that can't be read counts as unchanged: it may just be being
+// replaced. Times and names of files don't count, so it also works where a secret is mounted through links.
+type Watch struct {
+	files []string
+	sums  [][sha256.Size]byte
+}
+
+// NewWatch notes what is in files. It is to be made before they are read for use: then no change falls in between.
+func NewWatch(files []string) *Watch {
+	w := &Watch{files: files, sums: make([][sha256.Size]byte, len(files))}
+	w.look()
+	return w
+}
+
+// look reports whether some file has another content than at the last look.
+func (w *Watch) look() (differs bool) {
+	for i, name := range w.files {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		if sum := sha256.Sum256(content); sum != w.sums[i] {
+			w.sums[i], differs = sum, true
+		}
+		clear(content) // it may be a key
+	}
+	return differs
+}
+
+// Run looks every interval and calls changed when there is a difference, until ctx ends. A nil clock is the system's.
+func (w *Watch) Run(ctx context.Context, interval time.Duration, clock Clock, changed func()) {
 	if clock == nil {
 		clock = systemClock{}
 	}
-	sums := make([][sha256.Size]byte, len(files))
-	look := func() (differs bool) {
-		for i, name := range files {
-			content, err := os.ReadFile(name)
-			if err != nil {
-				continue
-			}
-			if sum := sha256.Sum256(content); sum != sums[i] {
-				sums[i], differs = sum, true
-			}
-			clear(content) // it may be a key
-		}
-		return differs
-	}
-	look()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-clock.After(interval):
 		}
-		if look() {
+		if w.look() {
 			changed()
 		}
 	}

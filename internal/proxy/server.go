@@ -211,7 +211,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.certs != nil {
 		ln = tls.NewListener(ln, s.certs.config())
 		work.Go(func() {
-			Watch(workCtx, s.cfg.TLS.files(), s.cfg.CertInterval, s.cfg.Clock, func() { s.reloadCerts(workCtx) })
+			s.certs.watch.Run(workCtx, s.cfg.CertInterval, s.cfg.Clock, func() { s.reloadCerts(workCtx) })
 		})
 	}
 

@@ -32,11 +32,12 @@ func (t *ServerTLS) files() []string {
 // certStore holds the listener's current TLS configuration.
 type certStore struct {
 	files   ServerTLS
+	watch   *Watch
 	current atomic.Pointer[tls.Config]
 }
 
 func newCertStore(files ServerTLS) (*certStore, error) {
-	s := &certStore{files: files}
+	s := &certStore{files: files, watch: NewWatch(files.files())}
 	return s, s.load()
 }
 
