@@ -115,6 +115,7 @@ func TestRealResolve(t *testing.T) {
 	got := mustResolve(t, c, p+"-t1")
 	wantNames(t, "template", got, "", p+"-t1", p+"-al", p+"-t1-x")
 	r.do("PUT", "/_template/"+p, `{"index_patterns":["`+p+`-l*"],"aliases":{"`+p+`-other":{}}}`)
+	c.Changed() // as after a request through the proxy; templates made around it count after keepTemplates
 	wantNames(t, "legacy template", mustResolve(t, c, p+"-l1"), "", p+"-l1", p+"-other")
 }
 
