@@ -10,8 +10,8 @@
 // # The way of a request
 //
 // plan.go finds the row of routes.tsv (route.go) and resolves the names that the
-// request writes to or reads from (target.go). A bulk (bulk.go) is framed in lines.go,
-// each action line read in action.go, each document in document.go, which finds the
+// request writes to or reads from (target.go). A bulk (bulk.go, bulk_item.go) is framed in
+// lines.go, each action line read in action.go, each document in document.go, which finds the
 // protected values and the subject by the compiled paths of paths.go and the scanner
 // of scan.go; seal.go puts sealed values in their places. Updates (update.go) may need
 // the stored document's subject, which known.go takes from earlier items of the same bulk

@@ -14,8 +14,10 @@ type Fault struct {
 	Cause  error // for the log, never shown; may be nil
 }
 
+// Error gives type and reason, which are the client's to see.
 func (f *Fault) Error() string { return f.Type + ": " + f.Reason }
 
+// Unwrap gives the cause.
 func (f *Fault) Unwrap() error { return f.Cause }
 
 // AppendError appends the object that Elasticsearch puts under "error" in a bulk item.
