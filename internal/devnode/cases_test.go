@@ -197,7 +197,7 @@ var (
 )
 
 // volatile members differ from run to run or from cluster to cluster.
-var volatile = map[string]bool{"took": true, "uuid": true, "index_uuid": true, "_scroll_id": true, "pit_id": true, "node": true,
+var volatile = map[string]bool{"took": true, "ingest_took": true, "number_of_pending_tasks": true, "task_max_waiting_in_queue_millis": true, "uuid": true, "index_uuid": true, "_scroll_id": true, "pit_id": true, "node": true,
 	"cluster_name": true, "cluster_uuid": true, "creation_date": true, "build_hash": true, "build_type": true, "build_date": true, "name": false,
 	"store.size": true, "pri.store.size": true, "dataset.size": true}
 
