@@ -41,3 +41,18 @@ func TestTypedKeysFalse(t *testing.T) {
 		}
 	}
 }
+
+// A copy needs every index of its source under the rules of its destination; an alias may stand for more.
+func TestSourcesOfCopies(t *testing.T) {
+	e, cluster, _ := fakeEngine(t)
+	cluster.names["user"] = Resolved{Names: []string{"mix", "user"}, Write: "user"}
+	cluster.names["plain"] = Resolved{Names: []string{"mix", "plain"}, Write: "plain"}
+	cluster.names["mix"] = Resolved{Names: []string{"mix", "plain", "user"}}
+	r := &request{Engine: e, ctx: context.Background()}
+	rules, _ := e.Policy.Match([]string{"user"})
+	for source, good := range map[string]bool{"user": true, "user-2": true, "plain": false, "mix": false} {
+		if err := r.sameRules(source, rules, source); (err == nil) != good {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+}
