@@ -202,6 +202,9 @@ func TestOpsHead(t *testing.T) {
 		t.Errorf("got %v, directly %v", plain.header, direct.header)
 	}
 	granted := s.must(s.as("full", "HEAD", "/$Puser/_doc/1", ""), 200)
+	if v, ok := granted.header["Content-Length"]; ok {
+		t.Errorf("HEAD with a grant has Content-Length %q, the length of the sealed form", v)
+	}
 	if granted.body != "" {
 		t.Errorf("with a grant %q", granted.body)
 	}

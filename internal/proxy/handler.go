@@ -231,7 +231,12 @@ func (x *exchange) pass(ctx context.Context, target string) *rewrite.Fault {
 		return x.upstreamFault(err)
 	}
 	defer resp.Body.Close()
-	x.forward(resp, nil)
+	var change func(http.Header)
+	if x.r.Method == http.MethodHead && x.grantee != nil {
+		// The length of what a GET would get is not known without opening it.
+		change = func(h http.Header) { openedHead(h, true, false) }
+	}
+	x.forward(resp, change)
 	x.body.halt() // else the server waits for the rest of a body that nobody reads
 	return nil
 }
