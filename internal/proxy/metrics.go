@@ -108,9 +108,10 @@ func (m *metrics) reloaded(ok bool, now time.Time) {
 	}
 }
 
-func (m *metrics) request(route, method string, status int, took time.Duration) {
+// request counts one request. An aborted one has its class whatever its head said: the client did not get all.
+func (m *metrics) request(route, method string, status int, aborted bool, took time.Duration) {
 	class := "aborted"
-	if status >= 100 && status <= 599 {
+	if !aborted && status >= 100 && status <= 599 {
 		class = strconv.Itoa(status/100) + "xx"
 	}
 	m.requests.WithLabelValues(route, methodLabel(method), class).Inc()

@@ -304,7 +304,7 @@ func TestCutReply(t *testing.T) {
 			readHead(r)
 			io.WriteString(c, answer)
 		})
-		p := start(t, planFunc(raw), proxy.Config{Nodes: []string{up.url}})
+		p := start(t, planFunc(raw), proxy.Config{Nodes: []string{up.url}, AdminListen: "127.0.0.1:0"})
 		resp, err := client(t).Get(p.url)
 		if name == "head" {
 			if err != nil {
@@ -319,6 +319,9 @@ func TestCutReply(t *testing.T) {
 		}
 		if err == nil {
 			t.Errorf("%s: the reply looked whole", name)
+		}
+		if _, m := get(t, "http://"+p.AdminAddr().String()+"/metrics"); !strings.Contains(m, `esproxy_requests_total{class="aborted",method="GET",route="/test"} 1`) {
+			t.Errorf("%s: the metric does not tell", name)
 		}
 	}
 }
