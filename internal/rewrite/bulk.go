@@ -58,6 +58,7 @@ type bulk struct {
 	lines *lines
 	*workspace
 	seal    sealing
+	other   half // of blocks that are split
 	places  map[string]*bulkPlace
 	placed  time.Time // when places was begun
 	last    *bulkPlace
@@ -290,10 +291,14 @@ func (t *bulk) placeOf(ctx context.Context, index string) *bulkPlace {
 func (t *bulk) sendBlock(ctx context.Context, up io.Writer) error {
 	t.refs, t.lookErr = t.refs[:0], nil
 	clear(t.paths)
-	for i := range t.block {
-		it := &t.block[i]
-		if it.fault == nil && it.place.t != nil {
-			t.readItem(ctx, it)
+	seal := t.sealHalves
+	if !t.splits() {
+		seal = t.sealBlock
+		for i := range t.block {
+			it := &t.block[i]
+			if it.fault == nil && it.place.t != nil {
+				t.readItem(ctx, it)
+			}
 		}
 	}
 	if len(t.refs) > 0 {
@@ -317,6 +322,22 @@ func (t *bulk) sendBlock(ctx context.Context, up io.Writer) error {
 		_, err := up.Write(t.lines.buf[t.block[0].lead:end])
 		return err
 	}
+	if err := seal(ctx, up); err != nil {
+		return err
+	}
+	if t.trail.there() && (t.wrote || len(t.out) > 0) {
+		t.out = append(t.out, t.lines.buf[t.trail.start:t.trail.end]...)
+	}
+	if len(t.out) == 0 {
+		return nil
+	}
+	t.wrote = true
+	_, err := up.Write(t.out)
+	return err
+}
+
+// sealBlock seals the block's items one after another.
+func (t *bulk) sealBlock(ctx context.Context, up io.Writer) error {
 	for i := range t.block {
 		it := &t.block[i]
 		if it.fault == nil {
@@ -331,25 +352,26 @@ func (t *bulk) sendBlock(ctx context.Context, up io.Writer) error {
 				return err
 			}
 		}
-		if len(t.out) > maxOut {
-			t.wrote = true
-			if _, err := up.Write(t.out); err != nil {
-				return err
-			}
-			if t.out = t.out[:0]; cap(t.out) > 4*maxOut {
-				t.out = nil // after a very large document
-			}
+		if err := t.spill(up); err != nil {
+			return err
 		}
 	}
-	if t.trail.there() && (t.wrote || len(t.out) > 0) {
-		t.out = append(t.out, t.lines.buf[t.trail.start:t.trail.end]...)
-	}
-	if len(t.out) == 0 {
+	return nil
+}
+
+// spill writes the output when much of it waits.
+func (t *bulk) spill(up io.Writer) error {
+	if len(t.out) <= maxOut {
 		return nil
 	}
 	t.wrote = true
-	_, err := up.Write(t.out)
-	return err
+	if _, err := up.Write(t.out); err != nil {
+		return err
+	}
+	if t.out = t.out[:0]; cap(t.out) > 4*maxOut {
+		t.out = nil // after a very large document
+	}
+	return nil
 }
 
 // untouched reports whether all items of the block are for targets without rules.
@@ -425,6 +447,7 @@ func (t *bulk) Close() {
 	}
 	t.again.close()
 	t.seal.close()
+	t.other.close()
 	if t.workspace != nil {
 		t.workspace.release()
 		t.workspace = nil
