@@ -92,8 +92,8 @@ func proxyConfig(s *settings, log, audit *slog.Logger) (proxy.Config, error) {
 	} else if s.TLSClientCAFile != "" {
 		return cfg, usagef("ESPROXY_TLS_CLIENT_CA_FILE needs ESPROXY_TLS_CERT_FILE and ESPROXY_TLS_KEY_FILE")
 	}
-	if s.MaxDocument > s.Memory/3 || s.MaxHit > s.Memory/2 {
-		return cfg, usagef("ESPROXY_MEMORY (%s) must be at least three times ESPROXY_MAX_DOCUMENT and twice ESPROXY_MAX_HIT: a document is held with its sealed form", text(s.Memory))
+	if s.MaxDocument > (s.Memory-1<<20)/3 || s.MaxHit > s.Memory/2 {
+		return cfg, usagef("ESPROXY_MEMORY (%s) must be at least 1 MiB more than three times ESPROXY_MAX_DOCUMENT, and twice ESPROXY_MAX_HIT: a document is held with its sealed form", text(s.Memory))
 	}
 	return cfg, nil
 }

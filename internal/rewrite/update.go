@@ -3,6 +3,7 @@ package rewrite
 import (
 	"bytes"
 	"strconv"
+	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -255,6 +256,10 @@ func (u *updateBody) decide(t *target, was *before) (form updateForm, known subj
 		if fault != nil {
 			return 0, nil, fault
 		}
+		if was.stored != nil && was.subj[i] != nil && len(r.SubjectParts) > 1 &&
+			spelling(was.stored.b, 0, r.SubjectParts) != spelling(u.b, u.doc.start, r.SubjectParts) {
+			return 0, nil, subjectFault(r, "the update spells the path otherwise than the stored document (dotted or nested), which would then have both; spell it as the stored document does")
+		}
 		if !bytes.Equal(brought, was.subj[i]) && !u.resends(r, was.stored) {
 			return 0, nil, &Fault{Status: 400, Type: "esproxy_subject_change", Reason: "the update changes the subject [" + r.Subject + "] of rule [" + r.Name + "] and leaves sealed values that would no longer open; send all protected fields of the document with it"}
 		}
@@ -348,4 +353,44 @@ func (u *updateBody) asksSource() bool {
 		}
 	}
 	return false
+}
+
+// spelling tells how the object at pos of b, which was read before, spells the path of parts: its member names, each with its
+// length. "" means that it has none.
+func spelling(b []byte, pos int, parts []string) string {
+	if len(parts) == 0 {
+		return "."
+	}
+	pos = skipSpace(b, pos)
+	if pos >= len(b) || b[pos] != '{' {
+		return ""
+	}
+	pos = skipSpace(b, pos+1)
+	for pos < len(b) && b[pos] == '"' {
+		end, _, err := scanName(b, pos)
+		if err != nil {
+			return ""
+		}
+		name := string(unescape(nil, b[pos+1:end-1]))
+		value, err := skipColon(b, end)
+		if err != nil {
+			return ""
+		}
+		for n := 1; n <= len(parts); n++ {
+			if name != strings.Join(parts[:n], ".") {
+				continue
+			}
+			if rest := spelling(b, value, parts[n:]); rest != "" {
+				return strconv.Itoa(n) + rest
+			}
+		}
+		if pos, err = skipValue(b, value, 0); err != nil {
+			return ""
+		}
+		if pos = skipSpace(b, pos); pos >= len(b) || b[pos] != ',' {
+			return ""
+		}
+		pos = skipSpace(b, pos+1)
+	}
+	return ""
 }
