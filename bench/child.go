@@ -91,10 +91,12 @@ func (c *child) stop() {
 
 // cpu is the processor time that the process has used: the scheduler's nanoseconds of all its threads. (The ticks of
 // /proc/PID/stat are 10 ms long.) Go's runtime doesn't end threads in ordinary work, so none is missing.
-func (c *child) cpu() (time.Duration, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.cmd.Process.Pid))
+func (c *child) cpu() (time.Duration, error) { return cpuOf(c.cmd.Process.Pid) }
+
+func cpuOf(pid int) (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(files) == 0 {
-		return 0, fmt.Errorf("%s: no scheduler statistics in /proc (Linux is needed)", c.name)
+		return 0, fmt.Errorf("no scheduler statistics of process %d in /proc (Linux is needed)", pid)
 	}
 	var total int64
 	for _, f := range files {

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -25,6 +26,9 @@ func (r *report) further(l *lab) error {
 	}{
 		{"memory", r.memory}, {"start-up", r.startup}, {"mixed requests", r.mixed}, {"scanner and scaling", r.inProcess},
 	} {
+		if !strings.Contains(step.name, l.only) {
+			continue
+		}
 		if err := step.do(l); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}

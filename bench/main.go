@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&o.benchstat, "benchstat", "", "write the samples to this file, in the form that benchstat reads")
 	flag.StringVar(&o.svg, "svg", "", "draw the ratios into this file")
 	flag.StringVar(&o.es, "es", "", "measure against the Elasticsearch at this URL instead; its indices user-bench-* are deleted")
-	flag.StringVar(&o.only, "only", "", "run only workloads whose name contains this, and no goals")
+	flag.StringVar(&o.only, "only", "", "run only the measurements whose name contains this")
 	flag.BoolVar(&o.quick, "quick", false, "about a minute: few workloads, few rounds")
 	flag.BoolVar(&o.huge, "huge", false, "also one bulk of 1 GB")
 	flag.IntVar(&o.rounds, "rounds", 0, "rounds that count (default 7, quick 3)")
@@ -174,13 +174,11 @@ func benchAll(o *options) error {
 		}
 		rep.Peaks = append(rep.Peaks, peakRow{c.name, peak})
 	}
-	if o.only == "" {
-		f.stop()
-		if err := rep.further(l); err != nil {
-			return err
-		}
-		rep.judge()
+	f.stop()
+	if err := rep.further(l); err != nil {
+		return err
 	}
+	rep.judge()
 	rep.print(os.Stdout)
 	return rep.files(o)
 }

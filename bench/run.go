@@ -20,6 +20,7 @@ type target struct {
 	sealed bool                         // nothing plain may reach the sink
 	opened bool                         // the reply must hold plaintext
 	local  func() (docs int, err error) // instead of requests
+	body   *body                        // instead of the workload's
 }
 
 // workload is one row of the benchmark: the same requests to every target.
@@ -29,6 +30,13 @@ type workload struct {
 	body    *body
 	bulk    bool
 	targets []*target
+}
+
+func (w *workload) bodyOf(t *target) *body {
+	if t.body != nil {
+		return t.body
+	}
+	return w.body
 }
 
 // sample is what one target did in one round.
@@ -87,7 +95,7 @@ func calibrate(w *workload, t *target, slot time.Duration) (int, error) {
 	if t.local == nil {
 		c := newClient(t.proc.addr)
 		defer c.close()
-		a, err := c.do(t.path, t.header, w.body, true)
+		a, err := c.do(t.path, t.header, w.bodyOf(t), true)
 		if err != nil {
 			return 0, err
 		}
@@ -109,6 +117,10 @@ func calibrate(w *workload, t *target, slot time.Duration) (int, error) {
 // measure sends n requests per client.
 func measure(w *workload, t *target, n int) (sample, error) {
 	if t.local != nil {
+		before, err := cpuOf(os.Getpid())
+		if err != nil {
+			return sample{}, err
+		}
 		begin := time.Now()
 		docs := 0
 		for range n {
@@ -118,8 +130,12 @@ func measure(w *workload, t *target, n int) (sample, error) {
 			}
 			docs += d
 		}
-		s := time.Since(begin).Seconds()
-		return sample{Requests: n, Seconds: s, Docs: docs, CPU: s}, nil
+		took := time.Since(begin)
+		after, err := cpuOf(os.Getpid())
+		if err != nil {
+			return sample{}, err
+		}
+		return sample{Requests: n, Seconds: took.Seconds(), Docs: docs, CPU: (after - before).Seconds()}, nil
 	}
 	clients := make([]*client, w.Clients)
 	for i := range clients {
@@ -139,7 +155,7 @@ func measure(w *workload, t *target, n int) (sample, error) {
 	for i, c := range clients {
 		wg.Go(func() {
 			for range n {
-				a, err := c.do(t.path, t.header, w.body, w.bulk)
+				a, err := c.do(t.path, t.header, w.bodyOf(t), w.bulk)
 				if err == nil && w.bulk {
 					err = checkBulk(w, t, a.body)
 				}
@@ -175,7 +191,8 @@ func measure(w *workload, t *target, n int) (sample, error) {
 		P50: all[len(all)/2], P99: all[len(all)*99/100], First: first[len(first)/2],
 	}
 	if w.bulk {
-		s.Bytes, s.Docs = w.body.size*int64(len(all)), w.body.docs*len(all)
+		b := w.bodyOf(t)
+		s.Bytes, s.Docs = b.size*int64(len(all)), b.docs*len(all)
 	} else {
 		for _, n := range sizes {
 			s.Bytes += n
@@ -190,11 +207,12 @@ func checkBulk(w *workload, t *target, reply []byte) error {
 	if !docs.Exists() || !plain.Exists() {
 		return fmt.Errorf("not the sink's answer: %.200s", reply)
 	}
-	if w.body.gzip && !t.sealed {
+	b := w.bodyOf(t)
+	if b.gzip && !t.sealed {
 		return nil // the sink got the packed bytes
 	}
-	if docs.Int() != int64(w.body.docs) {
-		return fmt.Errorf("the sink counted %d documents of %d", docs.Int(), w.body.docs)
+	if docs.Int() != int64(b.docs) {
+		return fmt.Errorf("the sink counted %d documents of %d", docs.Int(), b.docs)
 	}
 	if plain.Bool() == t.sealed {
 		return fmt.Errorf("plaintext at the sink: %t", plain.Bool())
@@ -209,7 +227,12 @@ type ratio struct {
 	Max    float64 `json:"max"`
 }
 
-func (r ratio) String() string { return fmt.Sprintf("%.3f [%.3f..%.3f]", r.Median, r.Min, r.Max) }
+func (r ratio) String() string {
+	if r.Min == 0 && r.Max == 0 { // measured once
+		return fmt.Sprintf("%.3f", r.Median)
+	}
+	return fmt.Sprintf("%.3f [%.3f..%.3f]", r.Median, r.Min, r.Max)
+}
 
 // perRound applies f to the rounds' samples of some targets.
 func (r *result) perRound(f func(s ...sample) float64, targets ...string) ratio {
