@@ -33,22 +33,23 @@ type freeBudget struct{}
 func (freeBudget) Acquire(context.Context, int64) error { return nil }
 func (freeBudget) Release(int64)                        {}
 
-func benchBulk(b *testing.B, suite envelope.Suite, index string, docs int) {
+// bulkEngine gives an engine with the default policy and real keys, and a bulk of docs documents.
+func bulkEngine(t testing.TB, suite envelope.Suite, docs int) (*rewrite.Engine, []byte) {
 	pol, err := policy.Parse("fields.yaml", config.Fields)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	text, err := envelope.GenerateKey()
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	key, err := envelope.ParseKey(text, envelope.KeyOptions{})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	ring, err := envelope.NewKeyring(key, nil, envelope.Options{Suite: suite})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	engine := &rewrite.Engine{
 		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: plainCluster{}, Budget: freeBudget{},
@@ -59,17 +60,27 @@ func benchBulk(b *testing.B, suite envelope.Suite, index string, docs int) {
 		fmt.Fprintf(&body, `{"index":{"_id":"%d"}}`+"\n", i)
 		fmt.Fprintf(&body, `{"fec_alta":"2021-08-23T10:35:24.123Z","username":"user%d","code_zip":"57353-3487","credit_card_num":"6767-2293-4172-5169","credit_card_ccv":"824","cuenta_numero":"58443297","direccion":"some street 12","geo_latitud":"-25.4601","geo_longitud":"-120.4236","color_favorito":"azul","foto_dni":"http://images.example/1.jpg","ip":"203.0.113.4","auto":"Tarsis","auto_modelo":"Z40","auto_tipo":"x","auto_color":"azul","cantidad_compras_realizadas":62301,"avatar":"http://images.example/2.jpg","fec_birthday":"1977-06-06T00:45:46.512Z","id":"1"}`+"\n", i)
 	}
-	b.SetBytes(int64(body.Len()))
+	return engine, body.Bytes()
+}
+
+// carryBulk seals one bulk for index.
+func carryBulk(t testing.TB, engine *rewrite.Engine, index string, body []byte) {
+	plan, err := engine.Plan(t.Context(), &rewrite.Call{Method: "POST", Path: "/" + index + "/_bulk", HasBody: true, ContentType: []string{"application/x-ndjson"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := plan.Transform.Request(t.Context(), plan, bytes.NewReader(body), io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	plan.Transform.Close()
+}
+
+func benchBulk(b *testing.B, suite envelope.Suite, index string, docs int) {
+	engine, body := bulkEngine(b, suite, docs)
+	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		plan, err := engine.Plan(b.Context(), &rewrite.Call{Method: "POST", Path: "/" + index + "/_bulk", HasBody: true, ContentType: []string{"application/x-ndjson"}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := plan.Transform.Request(b.Context(), plan, bytes.NewReader(body.Bytes()), io.Discard); err != nil {
-			b.Fatal(err)
-		}
-		plan.Transform.Close()
+		carryBulk(b, engine, index, body)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/(float64(b.N)*float64(docs)), "ns/doc")
 }
