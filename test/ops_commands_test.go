@@ -77,7 +77,18 @@ func TestOpsAudit(t *testing.T) {
 			t.Errorf("line %d\ngot  %s\nwant %s", i+1, got, want)
 		}
 	}
-	for _, secret := range []string{"6767", "5160", "****", "824", "Ana", "espt1.", "esp1.", s.token("full"), masterKey} {
+	// Without times, ids of tokens and the random prefix, in which short digits may stand by chance.
+	rest, err := json.Marshal(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := strings.ReplaceAll(string(rest), s.prefix, "")
+	for _, secret := range []string{"6767", "5160", "****", "824", "Ana", "espt1.", "esp1."} {
+		if strings.Contains(said, secret) {
+			t.Errorf("%s stands in the audit log", secret)
+		}
+	}
+	for _, secret := range []string{s.token("full"), masterKey} {
 		if strings.Contains(string(text), secret) {
 			t.Errorf("%.12s stands in the audit log", secret)
 		}
