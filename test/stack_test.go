@@ -205,6 +205,7 @@ type stack struct {
 	admin    string
 	prefix   string // of all index names of this stack
 	fields   string // path of the policy
+	dir      string // where commands run
 	env      []string
 	log      *safeBuffer
 	cmd      *exec.Cmd
@@ -270,6 +271,7 @@ func start(t *testing.T, c config) *stack {
 	if c.policy == "" {
 		c.policy = defaultPolicy
 	}
+	s.dir = t.TempDir()
 	s.fields = filepath.Join(t.TempDir(), "fields.yaml")
 	s.writePolicy(c.policy)
 	s.env = append([]string{
@@ -382,6 +384,7 @@ func (s *stack) commandEnv(stdin string, env []string, args ...string) (stdout, 
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Dir = s.dir // where files without a given name go
 	cmd.Env = append(append(append([]string(nil), s.env...), "ESPROXY_URL="+s.url), env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errb bytes.Buffer

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +54,7 @@ func newIngest(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			checkpoint, deadLetter = ingestFiles(source, index, checkpoint, deadLetter)
 			opt := ingest.Options{
 				Source: source, Index: index, ProxyURL: c.base, Transport: transport,
 				Stdin: env.in, SourceAuth: ingest.SourceAuth{Bearer: s.APIToken}, Format: ingest.Format(format),
@@ -83,14 +85,37 @@ func newIngest(env environ) *cobra.Command {
 	cmd.Flags().StringVar(&source, "source", "", "address of the API, path of a file, or - for standard input (API_URL)")
 	cmd.Flags().StringVar(&index, "index", "", "index, alias or data stream to write to")
 	cmd.Flags().StringVar(&mapping, "mapping", "", "mapping file; default the built-in copy of config/ingest.yaml")
-	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "file that an interrupted run resumes from")
-	cmd.Flags().StringVar(&deadLetter, "dead-letter", "", "file for rejected records, their protected values sealed (with MASTER_KEY)")
+	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "file that an interrupted run resumes from; default esproxy-INDEX-HASH.checkpoint here, none for none")
+	cmd.Flags().StringVar(&deadLetter, "dead-letter", "", "file for rejected records, their protected values sealed (with MASTER_KEY); default esproxy-INDEX-HASH.rejected.ndjson here, none for none")
 	cmd.Flags().StringVar(&format, "format", "", "how the source is read: auto, array or ndjson; default what the mapping says")
 	cmd.Flags().DurationVar(&every, "every", 0, "read the source again and again, with this pause")
 	cmd.Flags().IntVar(&batch, "batch", 0, "largest number of documents in one bulk request; default 1000")
 	cmd.Flags().IntVar(&total, "total", 0, "number of records expected, for the progress bar")
 	addSettings(cmd, append([]string{"API_TOKEN_FILE", "ESPROXY_LOG_LEVEL", "ESPROXY_LOG_FORMAT"}, clientSettings...)...)
 	return cmd
+}
+
+// ingestFiles gives the files of a run their default names, which differ by source and index. Neither file is made before
+// it is needed.
+func ingestFiles(source, index, checkpoint, deadLetter string) (string, string) {
+	sum := sha256.Sum256([]byte(source + "\x00" + index))
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.' {
+			return r
+		}
+		return '_'
+	}, index)
+	name = fmt.Sprintf("esproxy-%s-%x", name, sum[:4])
+	pick := func(given, standard string) string {
+		switch given {
+		case "":
+			return standard
+		case "none":
+			return ""
+		}
+		return given
+	}
+	return pick(checkpoint, name+".checkpoint"), pick(deadLetter, name+".rejected.ndjson")
 }
 
 func newSampleAPI(env environ) *cobra.Command {
