@@ -60,7 +60,8 @@ type bulk struct {
 	seal    sealing
 	other   half // of blocks that are split
 	places  map[string]*bulkPlace
-	placed  time.Time // when places was begun
+	first   map[string]*target // by index: the rules when this bulk first met it
+	placed  time.Time          // when places was begun
 	last    *bulkPlace
 	refs    []Ref
 	paths   map[string]bool
@@ -78,6 +79,7 @@ type bulk struct {
 // bulkPlace is a place with what hinders writes to it.
 type bulkPlace struct {
 	place
+	moved bool // see bulk.moved
 	fault *Fault
 	ready bool
 }
@@ -276,6 +278,7 @@ func (t *bulk) placeOf(ctx context.Context, index string) *bulkPlace {
 				pl.fault = asFault(err)
 			} else {
 				pl.place = *found
+				pl.moved = t.moved(found)
 			}
 		}
 		if len(t.places) > 10_000 {
@@ -285,6 +288,23 @@ func (t *bulk) placeOf(ctx context.Context, index string) *bulkPlace {
 	}
 	t.last = pl
 	return pl
+}
+
+// moved reports whether other rules apply to the place than when this bulk first met its index: what known remembers
+// of its documents is then told by rules that are gone.
+func (t *bulk) moved(pl *place) bool {
+	first, ok := t.first[pl.index]
+	if !ok {
+		if t.first == nil {
+			t.first = make(map[string]*target)
+		}
+		if len(t.first) >= 10_000 {
+			return true // not remembered; only updates that need another item's document are refused for it
+		}
+		t.first[pl.index] = pl.t
+		return false
+	}
+	return first != pl.t
 }
 
 // sendBlock reads the block's documents, looks up what they need, seals them and sends them.

@@ -140,7 +140,7 @@ func (t *bulk) sealUpdate(it *item) error {
 // beforeOf tells what an update finds: what earlier items of this bulk make of the document, else the look-up.
 func (t *bulk) beforeOf(it *item) (*before, error) {
 	have, ok := t.known.get(docName{it.place.index, it.id, it.routing})
-	if ok && have.mixed {
+	if ok && (have.mixed || it.place.moved) {
 		return nil, errAmbiguous
 	}
 	if ok && !have.unsure && !have.touched {
