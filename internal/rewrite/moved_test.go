@@ -10,8 +10,10 @@ import (
 func TestMovedRules(t *testing.T) {
 	old, now := &target{root: &node{}}, &target{root: &node{}}
 	b := &bulk{workspace: new(workspace)}
-	if b.moved(&place{index: "i", t: old}) || b.moved(&place{index: "i", t: old}) || b.moved(&place{index: "j", t: now}) {
-		t.Error("rules that are the same count as moved")
+	for _, pl := range []*place{{index: "i", t: old}, {index: "i", t: old}, {index: "j", t: now}} {
+		if b.moved(pl) {
+			t.Errorf("the rules of %s are the same and count as moved", pl.index)
+		}
 	}
 	if !b.moved(&place{index: "i", t: now}) {
 		t.Error("other rules are not noticed")
