@@ -107,9 +107,7 @@ func newProgress(o *Options) *progress {
 		p.bar = progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(p.w),
 			progressbar.OptionSetDescription("ingest "+o.Index),
-			progressbar.OptionSetItsString("records"),
 			progressbar.OptionShowCount(),
-			progressbar.OptionShowIts(),
 			progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
 			progressbar.OptionFullWidth(),
 		)
