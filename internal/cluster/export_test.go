@@ -5,7 +5,6 @@ import "time"
 // EvalDateMath and the like let the tests reach what is not exported.
 var (
 	EvalDateMath = evalDateMath
-	Glob         = glob
 )
 
 // AutoCreates reads the setting action.auto_create_index for one name.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/esproxy/esproxy/internal/policy"
 	"github.com/esproxy/esproxy/internal/rewrite"
 )
 
@@ -282,7 +283,7 @@ func (v *view) keepExpansion(expr string, r rewrite.Resolved) {
 // match adds the closures of all names that fit a pattern of "*" and literal text.
 func (v *view) match(set map[string]struct{}, pattern string, failures bool) {
 	add := func(name string) {
-		if !glob(pattern, name) {
+		if !policy.Glob(pattern, name) {
 			return
 		}
 		r, _ := v.resolve(name, failures)
@@ -298,28 +299,5 @@ func (v *view) match(set map[string]struct{}, pattern string, failures bool) {
 	}
 	for n := range v.streams {
 		add(n)
-	}
-}
-
-// glob matches as org.elasticsearch.common.regex.Regex.simpleMatch does: "*" is any text, all else is literal.
-func glob(pattern, s string) bool {
-	first, rest, ok := strings.Cut(pattern, "*")
-	if !ok {
-		return pattern == s
-	}
-	s, ok = strings.CutPrefix(s, first)
-	if !ok {
-		return false
-	}
-	for {
-		piece, more, ok := strings.Cut(rest, "*")
-		if !ok {
-			return strings.HasSuffix(s, piece)
-		}
-		i := strings.Index(s, piece)
-		if i < 0 {
-			return false
-		}
-		s, rest = s[i+len(piece):], more
 	}
 }

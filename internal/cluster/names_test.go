@@ -389,20 +389,6 @@ func TestDateMath(t *testing.T) {
 	}
 }
 
-func TestGlob(t *testing.T) {
-	for _, tc := range []struct {
-		pattern, s string
-		want       bool
-	}{
-		{"a", "a", true}, {"a", "ab", false}, {"a*", "ab", true}, {"*a", "ba", true}, {"*a", "ab", false}, {"a*a", "a", false}, {"a*b*c", "axbxc", true},
-		{"a*b*c", "acb", false}, {"**", "", true}, {"a*ba", "aba", true}, {"a*ab", "ab", false}, {"*x*", "axb", true}, {"?", "a", false},
-	} {
-		if got := cluster.Glob(tc.pattern, tc.s); got != tc.want {
-			t.Errorf("%q %q: got %v", tc.pattern, tc.s, got)
-		}
-	}
-}
-
 func TestAutoCreateSetting(t *testing.T) {
 	for _, tc := range []struct {
 		setting, name string

@@ -270,7 +270,7 @@ func (a autoCreate) allows(name string) bool {
 		case '-':
 			positive, p = false, p[1:]
 		}
-		if glob(p, name) {
+		if policy.Glob(p, name) {
 			return positive
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/esproxy/esproxy/internal/policy"
 )
 
 // keepTemplates is how long what templates say of a name is believed.
@@ -138,7 +140,7 @@ func (c *Cluster) winner(ctx context.Context, name string) (*indexTemplate, erro
 	var best *indexTemplate
 	for i := range all {
 		for _, p := range all[i].patterns {
-			if glob(p, name) && (best == nil || all[i].priority > best.priority) {
+			if policy.Glob(p, name) && (best == nil || all[i].priority > best.priority) {
 				best = &all[i]
 			}
 		}
@@ -177,7 +179,7 @@ func (c *Cluster) legacyAliases(ctx context.Context, name string) (aliases []str
 	}
 	for _, t := range all {
 		for _, p := range t.Patterns {
-			if !glob(p, name) {
+			if !policy.Glob(p, name) {
 				continue
 			}
 			for a := range t.Aliases {

@@ -125,7 +125,7 @@ func claims(pattern, name string) bool {
 	if strings.HasPrefix(name, ".") && !strings.HasPrefix(pattern, ".") {
 		return false
 	}
-	return glob(pattern, name)
+	return Glob(pattern, name)
 }
 
 // withoutSelector removes "::data" and "::failures", which choose a part of a data stream.
@@ -175,8 +175,9 @@ func isDigits(s string) bool {
 	return s != ""
 }
 
-// glob matches name against a pattern in which "*" stands for any number of bytes.
-func glob(pattern, name string) bool {
+// Glob matches name against a pattern in which "*" stands for any number of bytes and all else for itself
+// (org.elasticsearch.common.regex.Regex.simpleMatch). It does not allocate.
+func Glob(pattern, name string) bool {
 	star, mark := -1, 0
 	i, j := 0, 0
 	for j < len(name) {

@@ -332,7 +332,7 @@ func (c *controlPass) sourceFilter(v *treeValue) error {
 func coversPath(patterns []string, path string) bool {
 	for _, p := range patterns {
 		for i := range len(path) + 1 {
-			if (i == len(path) || path[i] == '.') && globMatch(p, path[:i]) {
+			if (i == len(path) || path[i] == '.') && policy.Glob(p, path[:i]) {
 				return true
 			}
 		}

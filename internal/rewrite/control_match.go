@@ -54,7 +54,7 @@ func templateRules(patterns []string, aliases *treeValue, rules []*policy.Rule) 
 // stand for the stars of the template's.
 func claimsAll(r *policy.Rule, pattern string) bool {
 	for _, own := range r.Indices {
-		if strings.HasPrefix(own, ".") == strings.HasPrefix(pattern, ".") && globMatch(own, pattern) {
+		if strings.HasPrefix(own, ".") == strings.HasPrefix(pattern, ".") && policy.Glob(own, pattern) {
 			return true
 		}
 	}

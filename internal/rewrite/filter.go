@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/esproxy/esproxy/internal/policy"
 )
 
 // filterPath is what the parameter filter_path leaves of a reply, as Elasticsearch reads it (FilterPath and
@@ -113,7 +115,7 @@ func matchesPath(pattern, path []string) bool {
 			if !at[k] {
 				continue
 			}
-			if globMatch(pattern[k], name) {
+			if policy.Glob(pattern[k], name) {
 				if k+1 == len(pattern) {
 					return true
 				}

@@ -152,41 +152,18 @@ func patternNames(pattern, path string) bool {
 	if strings.Trim(pattern, "*") == "" {
 		return false
 	}
-	if globMatch(pattern, path) {
+	if policy.Glob(pattern, path) {
 		return true
 	}
 	for i := range len(pattern) {
 		if pattern[i] != '.' {
 			continue
 		}
-		if front := pattern[:i]; strings.Trim(front, "*") != "" && globMatch(front, path) {
+		if front := pattern[:i]; strings.Trim(front, "*") != "" && policy.Glob(front, path) {
 			return true
 		}
 	}
 	return false
-}
-
-// globMatch matches name against a pattern in which "*" stands for any number of bytes
-// (org.elasticsearch.common.regex.Regex.simpleMatch).
-func globMatch(pattern, name string) bool {
-	star, mark := -1, 0
-	i, j := 0, 0
-	for j < len(name) {
-		switch {
-		case i < len(pattern) && pattern[i] == '*':
-			star, mark = i, j
-			i++
-		case i < len(pattern) && pattern[i] == name[j]:
-			i++
-			j++
-		case star >= 0:
-			mark++
-			i, j = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[i:], "*") == ""
 }
 
 // search reads the members of a search body.

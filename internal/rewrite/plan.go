@@ -4,6 +4,7 @@ import (
 	"context"
 	"mime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -272,8 +273,7 @@ func (r *request) update(p *Plan) (Transform, error) {
 		seqNo: r.value("if_seq_no"), term: r.value("if_primary_term"), target: p.Target,
 	}
 	if n := r.value("retry_on_conflict"); n != "" {
-		s := newDocScanner(nil)
-		times, err := s.integer([]byte(`"` + strings.Trim(n, `"\`) + `"`))
+		times, err := strconv.ParseInt(n, 10, 64)
 		if err != nil {
 			return nil, refuse(400, "esproxy_bad_request", "the parameter [retry_on_conflict] is no whole number")
 		}
