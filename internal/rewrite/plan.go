@@ -463,11 +463,7 @@ func (r *request) unread() error {
 	} else if len(r.Policy.Rules) == 0 {
 		return nil
 	}
-	reason := r.reason
-	if r.verdict == verdictUnprotected { // the row's words are for the table of endpoints
-		reason = "its bodies are not read yet; name only targets that no rule applies to, or use another endpoint"
-	}
-	return refuse(403, "esproxy_refused_endpoint", "the endpoint ["+r.method+" "+r.template+"] is refused where values are protected ("+reason+")")
+	return refuse(403, "esproxy_refused_endpoint", "the endpoint ["+r.method+" "+r.template+"] is refused where values are protected: "+r.reason)
 }
 
 // copyIndex lets an index be copied only under the rules of the source: what is plain there stays plain in the copy.

@@ -14,8 +14,9 @@ var routesTSV string
 // route is one row of the table.
 type route struct {
 	method, template, api string
-	verdict               verdict
-	reason                string
+	verdict               verdict  // on the request
+	reply                 string   // verdict on the reply: pass, open, items, none or the name of another rewriting; for people and tests
+	reason                string   // of both verdicts, in words for the refusal and for docs/endpoints.md
 	params                []string // name of each path segment that is a parameter, "" for fixed words
 }
 
@@ -76,10 +77,10 @@ func mustParseRoutes(tsv string) *routeNode {
 			continue
 		}
 		f := strings.Split(line, "\t")
-		if len(f) != 5 {
-			panic(fmt.Sprintf("routes.tsv:%d: %d columns, not 5", i+1, len(f)))
+		if len(f) != 6 {
+			panic(fmt.Sprintf("routes.tsv:%d: %d columns, not 6", i+1, len(f)))
 		}
-		r := &route{method: f[0], template: f[1], api: f[2], verdict: verdict(f[3]), reason: f[4]}
+		r := &route{method: f[0], template: f[1], api: f[2], verdict: verdict(f[3]), reply: f[4], reason: f[5]}
 		n := root
 		for _, seg := range splitPath(r.template) {
 			if strings.HasPrefix(seg, "{") {
@@ -156,11 +157,7 @@ func findRoute(method, path string) (*matched, *Fault) {
 		if method == "OPTIONS" && known {
 			return &matched{route: &route{method: method, template: "(options)", api: "options", verdict: verdictPass}}, nil
 		}
-		reason := "this path is not in the proxy's table of Elasticsearch endpoints, so it is not known whether it carries protected values; send the request to Elasticsearch directly if it does not"
-		if known {
-			reason = "this path is known to the proxy, but not with method [" + method + "]; use a method that Elasticsearch documents for it"
-		}
-		return nil, &Fault{Status: 403, Type: "esproxy_unknown_endpoint", Reason: reason}
+		return nil, unknownEndpoint(method, known)
 	}
 	m := &matched{route: r, values: make(map[string]string)}
 	for i, name := range r.params {
@@ -172,9 +169,22 @@ func findRoute(method, path string) (*matched, *Fault) {
 		if err != nil || !utf8.ValidString(v) {
 			return nil, &Fault{Status: 400, Type: "esproxy_bad_request", Reason: "the path does not decode: a percent sign must be followed by two hexadecimal digits, and the result must be UTF-8"}
 		}
+		// No type of version 7 began with an underscore: this is an endpoint of a plugin or a later version.
+		if name == "type" && strings.HasPrefix(v, "_") && strings.HasPrefix(r.api, "compat7.") {
+			return nil, unknownEndpoint(method, false)
+		}
 		m.values[name] = v
 	}
 	return m, nil
+}
+
+// unknownEndpoint refuses what the table does not have. known tells that it has the path with another method.
+func unknownEndpoint(method string, known bool) *Fault {
+	reason := "this path is not in the proxy's table of Elasticsearch endpoints, so it is not known whether it carries protected values; send the request to Elasticsearch directly if it does not"
+	if known {
+		reason = "this path is known to the proxy, but not with method [" + method + "]; use a method that Elasticsearch documents for it"
+	}
+	return &Fault{Status: 403, Type: "esproxy_unknown_endpoint", Reason: reason}
 }
 
 // changesNames reports whether a request of this row may change what names stand for, or mappings.

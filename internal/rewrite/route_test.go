@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -13,7 +14,7 @@ func tableRows(t testing.TB) (rows [][]string) {
 			continue
 		}
 		f := strings.Split(line, "\t")
-		if len(f) != 5 {
+		if len(f) != 6 {
 			t.Fatalf("%q has %d columns", line, len(f))
 		}
 		rows = append(rows, f)
@@ -38,7 +39,7 @@ func TestRouteTable(t *testing.T) {
 	seen := map[string]bool{}
 	used := map[verdict]bool{}
 	for _, f := range rows {
-		method, template, api, v, reason := f[0], f[1], f[2], verdict(f[3]), f[4]
+		method, template, api, v, reply, reason := f[0], f[1], f[2], verdict(f[3]), f[4], f[5]
 		if seen[method+" "+template] {
 			t.Errorf("%s %s is there twice", method, template)
 		}
@@ -52,7 +53,7 @@ func TestRouteTable(t *testing.T) {
 		default:
 			t.Errorf("method %q of %s", method, template)
 		}
-		if api == "" || reason == "" || !strings.HasPrefix(template, "/") || strings.Contains(template, "//") {
+		if api == "" || reply == "" || reason == "" || !strings.HasPrefix(template, "/") || strings.Contains(template, "//") {
 			t.Errorf("row %q", f)
 		}
 		for _, seg := range splitPath(template) {
@@ -75,6 +76,33 @@ func TestRouteTable(t *testing.T) {
 		if !used[v] {
 			t.Errorf("no row has the verdict %s", v)
 		}
+	}
+}
+
+// TestEveryEndpointHasAVerdict compares the table with the list of all endpoints of Elasticsearch 8.19 and 9, which was
+// drawn from the branches of its published specification.
+func TestEveryEndpointHasAVerdict(t *testing.T) {
+	list, err := os.ReadFile("testdata/es-endpoints.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]string{}
+	for _, f := range tableRows(t) {
+		have[f[0]+" "+f[1]] = f[2]
+	}
+	n := 0
+	for line := range strings.SplitSeq(strings.TrimSpace(string(list)), "\n") {
+		f := strings.Split(line, "\t")
+		if strings.HasPrefix(line, "#") || f[0] == "method" {
+			continue
+		}
+		n++
+		if api := have[f[0]+" "+f[1]]; api != f[2] {
+			t.Errorf("%s %s: the table has API %q, not %q", f[0], f[1], api, f[2])
+		}
+	}
+	if n < 1031 {
+		t.Errorf("%d endpoints in the list", n)
 	}
 }
 
@@ -104,7 +132,7 @@ func TestRouteImportantRows(t *testing.T) {
 		"POST /_search/scroll": verdictScroll, "GET /_search/scroll/abc": verdictScroll, "POST /_reindex": verdictReindex, "POST /x/_update_by_query": verdictUpdateByQuery,
 		"PUT /x": verdictCreateIndex, "PUT /x/_mapping": verdictMapping, "PUT /_index_template/a": verdictIndexTemplate, "PUT /_ingest/pipeline/p": verdictPipeline,
 		// Typed paths of compatible-with=7. Fixed words are compared raw: what is escaped is a type.
-		"POST /user/foo": verdictRefuse, "PUT /user/foo/1": verdictRefuse, "POST /user/foo/1/_update": verdictRefuse, "POST /user/%5Fdoc": verdictRefuse, "POST /user/_do%63/1": verdictRefuse, "PUT /user/_DOC/1": verdictRefuse,
+		"POST /user/foo": verdictUnprotected, "PUT /user/foo/1": verdictUnprotected, "POST /user/foo/1/_update": verdictUnprotected, "POST /user/foo/_bulk": verdictRefuse,
 		"GET /": verdictPass, "GET /_cluster/health": verdictPass,
 	} {
 		method, path, _ := strings.Cut(line, " ")
@@ -122,6 +150,9 @@ func TestRouteRefuses(t *testing.T) {
 	}{
 		"PATCH /user/_doc/1":           {403, "esproxy_unknown_endpoint", "method [PATCH]"},
 		"put /user/_doc/1":             {403, "esproxy_unknown_endpoint", "method [put]"},
+		"POST /user/%5Fdoc":            {403, "esproxy_unknown_endpoint", ""},
+		"POST /user/_do%63/1":          {403, "esproxy_unknown_endpoint", ""},
+		"PUT /user/_DOC/1":             {403, "esproxy_unknown_endpoint", ""},
 		"TRACE /":                      {403, "esproxy_unknown_endpoint", "method [TRACE]"},
 		"OPTIONS /user/foo/bar/baz":    {403, "esproxy_unknown_endpoint", ""},
 		"GET /_unknown/endpoint/of/es": {403, "esproxy_unknown_endpoint", ""},

@@ -33,7 +33,7 @@ func main() {
 }
 
 // row is one line of the table.
-type row struct{ method, template, api, verdict, reason string }
+type row struct{ method, template, api, verdict, reply, reason string }
 
 func parse(tsv []byte) ([]row, error) {
 	var rows []row
@@ -42,10 +42,10 @@ func parse(tsv []byte) ([]row, error) {
 			continue
 		}
 		f := strings.Split(line, "\t")
-		if len(f) != 5 {
-			return nil, fmt.Errorf("line %d has %d columns, not 5", i+1, len(f))
+		if len(f) != 6 {
+			return nil, fmt.Errorf("line %d has %d columns, not 6", i+1, len(f))
 		}
-		rows = append(rows, row{f[0], f[1], f[2], f[3], f[4]})
+		rows = append(rows, row{f[0], f[1], f[2], f[3], f[4], f[5]})
 	}
 	return rows, nil
 }

@@ -48,7 +48,7 @@ var verdicts = []struct{ name, sentence, limits string }{
 	{"settings", "Settings of protected indices that lose `_source` or change how sealed values are kept are refused.", ""},
 	{"aliases", "Constants on protected fields in the filter of an alias are refused.", ""},
 	{"roles", "Constants on protected fields are refused in the queries of roles and of API keys (document level security), which Elasticsearch keeps in clear.", ""},
-	{"unprotected", "Passes, both bodies untouched, where no rule applies to any target; refused for protected targets, because its bodies are not read yet.", ""},
+	{"unprotected", "Passes, both bodies untouched, where no rule applies to any target; refused for protected targets, for the reason that stands over each list.", ""},
 	{"refuse", "Refused with `esproxy_refused_endpoint`, unless the policy has no rules or every target in the path is a system index that no rule names.", ""},
 	{
 		"pass", "Both bodies pass untouched, and are not read.",
