@@ -21,7 +21,7 @@ const (
 // paths only, or is nil without paths. Faults: 401 when the caller's credentials are wrong, 403 when neither the
 // caller nor the proxy may read, 400 for a name that takes no writes, 503 otherwise; all FaultLookup but for names.
 func (c *Cluster) Documents(ctx context.Context, caller rewrite.Caller, refs []rewrite.Ref, paths []string) ([]rewrite.Stored, error) {
-	l := lookup{c: c, refs: refs, concrete: make([]string, len(refs)), out: make([]rewrite.Stored, len(refs))}
+	l := lookup{c: c, refs: refs, at: make([]where, len(refs)), out: make([]rewrite.Stored, len(refs))}
 	l.source = paths
 	if len(paths) == 0 {
 		l.source = false
@@ -49,20 +49,20 @@ func (c *Cluster) Documents(ctx context.Context, caller rewrite.Caller, refs []r
 
 // run finds the concrete indices of the ordinals and reads the documents.
 func (l *lookup) run(ctx context.Context, caller rewrite.Caller, todo []int) error {
-	known := map[string]string{}
+	known := map[string]where{}
 	var there []int
 	for _, i := range todo {
 		name := l.refs[i].Index
-		index, ok := known[name]
+		at, ok := known[name]
 		if !ok {
 			var err error
-			if index, err = l.c.writeIndex(ctx, name); err != nil {
+			if at, err = l.c.writeIndex(ctx, name); err != nil {
 				return err
 			}
-			known[name] = index
+			known[name] = at
 		}
-		if index != "" {
-			l.concrete[i] = index
+		if at.index != "" {
+			l.at[i] = at
 			there = append(there, i)
 		}
 	}
@@ -76,34 +76,44 @@ func (l *lookup) run(ctx context.Context, caller rewrite.Caller, todo []int) err
 	return nil
 }
 
-// writeIndex is the concrete index a write to name goes to, "" when it does not exist yet.
-func (c *Cluster) writeIndex(ctx context.Context, name string) (string, error) {
+// where is the concrete index that a write goes to, and how an alias routes it.
+type where struct{ index, routing string }
+
+// writeIndex tells where a write to name goes; the index is "" when it does not exist yet.
+func (c *Cluster) writeIndex(ctx context.Context, name string) (where, error) {
 	r, err := c.Resolve(ctx, name)
-	if err != nil || r.Write != "" {
-		return r.Write, err
+	if err != nil {
+		return where{}, err
 	}
 	t, err := c.parse(name)
 	if err != nil {
-		return "", err
+		return where{}, err
 	}
 	v, err := c.current(ctx)
 	if err != nil {
-		return "", err
+		return where{}, err
+	}
+	if r.Write != "" {
+		at := where{index: r.Write}
+		if a := v.aliases[t.name]; a != nil {
+			at.routing = a.routing[r.Write]
+		}
+		return at, nil
 	}
 	if v.has(t.name) {
-		return "", badName("the name takes no writes: it is an alias of several indices without a write index, an empty data stream, or a failure store")
+		return where{}, badName("the name takes no writes: it is an alias of several indices without a write index, an empty data stream, or a failure store")
 	}
-	return "", nil
+	return where{}, nil
 }
 
 // lookup is one call of Documents.
 type lookup struct {
-	c        *Cluster
-	refs     []rewrite.Ref
-	concrete []string // indices by ordinal
-	source   any
-	out      []rewrite.Stored
-	gone     []int // ordinals whose index does not exist although the view has it
+	c      *Cluster
+	refs   []rewrite.Ref
+	at     []where // by ordinal
+	source any
+	out    []rewrite.Stored
+	gone   []int // ordinals whose index does not exist although the view has it
 }
 
 // read asks for the documents of the ordinals with the caller's credentials, and with the proxy's own for those that
@@ -160,7 +170,10 @@ func (l *lookup) mget(ctx context.Context, who rewrite.Caller, todo []int) (deni
 	}
 	docs := make([]doc, len(todo))
 	for k, i := range todo {
-		docs[k] = doc{l.concrete[i], l.refs[i].ID, l.refs[i].Routing, l.source}
+		docs[k] = doc{l.at[i].index, l.refs[i].ID, l.refs[i].Routing, l.source}
+		if docs[k].Routing == "" {
+			docs[k].Routing = l.at[i].routing // a routing that differs is refused by Elasticsearch
+		}
 	}
 	body, err := json.Marshal(map[string]any{"docs": docs})
 	if err != nil {

@@ -55,6 +55,16 @@ func TestDocuments(t *testing.T) {
 		_, err := c.Documents(t.Context(), f.caller(), []rewrite.Ref{{Index: name, ID: "1"}}, nil)
 		wantFault(t, err, 400, cluster.FaultName, "takes no writes")
 	}
+	// An alias may route what goes through it; what the request says itself is left to Elasticsearch to judge.
+	f.set("GET /_alias", 200, `{"user-1":{"aliases":{"ana":{"index_routing":"a","search_routing":"a,b"},"user":{}}}}`)
+	c.Changed()
+	if _, err := c.Documents(t.Context(), f.caller(), []rewrite.Ref{{Index: "ana", ID: "1"}, {Index: "ana", ID: "2", Routing: "z"}, {Index: "user", ID: "3"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	const routed = `{"docs":[{"_index":"user-1","_id":"1","routing":"a","_source":false},{"_index":"user-1","_id":"2","routing":"z","_source":false},{"_index":"user-1","_id":"3","_source":false}]}`
+	if sent != routed {
+		t.Errorf("sent\n%s, want\n%s", sent, routed)
+	}
 	f.take()
 	if got, err := c.Documents(t.Context(), f.caller(), nil, nil); err != nil || len(got) != 0 || len(f.take()) != 0 {
 		t.Errorf("no refs: %v %v", got, err)

@@ -131,7 +131,7 @@ func (c *Cluster) Resolve(ctx context.Context, name string) (rewrite.Resolved, e
 		}
 	}
 	names := sorted(set)
-	return rewrite.Resolved{Names: names, Write: r.Write, System: system(names)}, nil
+	return rewrite.Resolved{Names: names, Write: r.Write, System: system(names), Failures: r.Failures}, nil
 }
 
 func (c *Cluster) resolve(ctx context.Context, name string, failures bool) (rewrite.Resolved, error) {
@@ -174,7 +174,7 @@ func (c *Cluster) resolve(ctx context.Context, name string, failures bool) (rewr
 
 func alone(name string) rewrite.Resolved {
 	names := []string{name}
-	return rewrite.Resolved{Names: names, System: system(names)}
+	return rewrite.Resolved{Names: names, System: system(names), Failures: policy.IsFailureStore(name)}
 }
 
 // Expand tells all names that an index expression reaches, and with them everything that Resolve tells of
@@ -199,6 +199,7 @@ func (c *Cluster) Expand(ctx context.Context, expression string) (rewrite.Resolv
 	complete := true // nothing depends on what is not in the view
 	var write string
 	wild := false // a part with a wildcard was seen
+	store := false
 	for _, part := range parts {
 		part = strings.TrimSpace(part) // no name holds blanks, so this can only find more
 		if rest, ok := strings.CutPrefix(part, "-"); ok {
@@ -209,6 +210,7 @@ func (c *Cluster) Expand(ctx context.Context, expression string) (rewrite.Resolv
 		}
 		base, selector := cutSelector(part)
 		failures := selector == "failures" || selector == "*"
+		store = store || failures
 		names := []string{base}
 		switch {
 		case base == "":
@@ -224,12 +226,14 @@ func (c *Cluster) Expand(ctx context.Context, expression string) (rewrite.Resolv
 		}
 		for _, n := range names {
 			if n == "_all" || n == "*" {
-				return v.all(), nil
+				r := v.all()
+				r.Failures = r.Failures || failures
+				return r, nil
 			}
 			set[n] = struct{}{}
 			if strings.Contains(n, "*") {
 				wild = true
-				v.match(set, n, failures)
+				store = v.match(set, n, failures) || store
 				continue
 			}
 			r, ok := v.resolve(n, failures)
@@ -242,14 +246,14 @@ func (c *Cluster) Expand(ctx context.Context, expression string) (rewrite.Resolv
 					r, _ = v.resolve(n, failures)
 				}
 			}
-			write = r.Write
+			write, store = r.Write, store || r.Failures || !ok && policy.IsFailureStore(n)
 			for _, m := range r.Names {
 				set[m] = struct{}{}
 			}
 		}
 	}
 	names := sorted(set)
-	r := rewrite.Resolved{Names: names, System: system(names)}
+	r := rewrite.Resolved{Names: names, System: system(names), Failures: store}
 	if len(parts) == 1 && !strings.Contains(expression, "*") {
 		r.Write = write
 	}
@@ -280,13 +284,14 @@ func (v *view) keepExpansion(expr string, r rewrite.Resolved) {
 	}
 }
 
-// match adds the closures of all names that fit a pattern of "*" and literal text.
-func (v *view) match(set map[string]struct{}, pattern string, failures bool) {
+// match adds the closures of all names that fit a pattern of "*" and literal text. It reports whether a failure store is among them.
+func (v *view) match(set map[string]struct{}, pattern string, failures bool) (store bool) {
 	add := func(name string) {
 		if !policy.Glob(pattern, name) {
 			return
 		}
 		r, _ := v.resolve(name, failures)
+		store = store || r.Failures
 		for _, n := range r.Names {
 			set[n] = struct{}{}
 		}
@@ -300,4 +305,5 @@ func (v *view) match(set map[string]struct{}, pattern string, failures bool) {
 	for n := range v.streams {
 		add(n)
 	}
+	return store
 }

@@ -54,6 +54,7 @@ func TestResolve(t *testing.T) {
 		{".kibana", ".kibana_1", []string{".kibana", ".kibana_1"}, true},
 		{"none", "", []string{"none"}, false},
 		{".none", "", []string{".none"}, true},
+		{".fs-gone-2026.11.01-000001", "", []string{".fs-gone-2026.11.01-000001"}, false},
 		{"Upper", "", []string{"Upper"}, false},
 		{"a b", "", []string{"a b"}, false},
 		{"7", "", []string{"7"}, false},
@@ -65,6 +66,9 @@ func TestResolve(t *testing.T) {
 			wantNames(t, tc.name, got, tc.write, tc.names...)
 			if got.System != tc.system {
 				t.Errorf("%s: system %v", tc.name, got.System)
+			}
+			if want := strings.HasPrefix(tc.name, ".fs-") || strings.HasSuffix(tc.name, "::failures"); got.Failures != want {
+				t.Errorf("%s: failures %v", tc.name, got.Failures)
 			}
 		}
 	}
@@ -101,6 +105,9 @@ func TestExpand(t *testing.T) {
 		{"<lon{now/d{'e'}}>", "lone", []string{"sole", "lone", "never"}},
 		{"<{now/d{'us'}}*>", "", []string{"us*", "user-1", "user-2", "user", "people"}},
 		{".ki*", "", []string{".ki*", ".kibana", ".kibana_1"}},
+		{"log*", "", []string{"log*", "logs", "logs-al", ".ds-logs-2026.11.01-000001", ".ds-logs-2026.11.02-000002"}},
+		{"lone,.fs-l*", "", []string{"lone", "sole", "never", ".fs-l*", "logs", "logs-al", ".fs-logs-2026.11.01-000001"}},
+		{"lone,.fs-gone-2026.11.01-000001", "", []string{"lone", "sole", "never", ".fs-gone-2026.11.01-000001"}},
 	} {
 		for range 2 {
 			got, err := c.Expand(t.Context(), tc.expr)
@@ -110,6 +117,9 @@ func TestExpand(t *testing.T) {
 			wantNames(t, tc.expr, got, tc.write, tc.names...)
 			if got.System != (tc.expr == ".ki*") {
 				t.Errorf("%s: system %v", tc.expr, got.System)
+			}
+			if want := len(tc.names) == len(all) || strings.Contains(tc.expr, "failures") || strings.Contains(tc.expr, ".fs-"); got.Failures != want {
+				t.Errorf("%s: failures %v", tc.expr, got.Failures)
 			}
 		}
 	}

@@ -49,7 +49,8 @@ type alias struct {
 	write   string // the index marked as write index
 	noWrite bool   // some index is marked as not the write index
 	streams []string
-	writeTo string // the data stream marked as write target
+	writeTo string            // the data stream marked as write target
+	routing map[string]string // by index: what a document written or read through the alias is routed by
 }
 
 type stream struct {
@@ -348,7 +349,8 @@ func parseView(aliases, streams []byte) (*view, error) {
 	}
 	var as map[string]struct {
 		Aliases map[string]struct {
-			Write *bool `json:"is_write_index"`
+			Write   *bool  `json:"is_write_index"`
+			Routing string `json:"index_routing"`
 		} `json:"aliases"`
 	}
 	if err := json.Unmarshal(aliases, &as); err != nil || as == nil {
@@ -378,6 +380,12 @@ func parseView(aliases, streams []byte) (*view, error) {
 			}
 			i.aliases = append(i.aliases, a)
 			al.indices = append(al.indices, name)
+			if attr.Routing != "" {
+				if al.routing == nil {
+					al.routing = map[string]string{}
+				}
+				al.routing[name] = attr.Routing
+			}
 			if marked {
 				al.write = name
 			} else if attr.Write != nil {
@@ -398,7 +406,11 @@ func parseView(aliases, streams []byte) (*view, error) {
 			names = append(names, n)
 		}
 		slices.Sort(names)
-		return rewrite.Resolved{Names: names}
+		r := rewrite.Resolved{Names: names}
+		for _, i := range v.indices {
+			r.Failures = r.Failures || i.failure
+		}
+		return r
 	})
 	return v, nil
 }
@@ -439,8 +451,12 @@ func (v *view) resolve(name string, failures bool) (r rewrite.Resolved, ok bool)
 		}
 		r.Write = v.aliasWrite(a)
 	}
+	if i := v.indices[name]; i != nil && i.failure {
+		r.Failures = true
+	}
 	if failures {
 		r.Write = "" // Elasticsearch takes no writes there
+		r.Failures = true
 	}
 	r.Names = sorted(set)
 	r.System = system(r.Names)

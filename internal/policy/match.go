@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -27,7 +28,7 @@ func (c *Conflict) Error() string {
 func (p *Policy) Match(names []string) ([]*Rule, *Conflict) {
 	var out []*Rule
 	for i, r := range p.Rules {
-		if !r.matchesAny(names) {
+		if !r.MatchesAny(names) {
 			continue
 		}
 		if out == nil {
@@ -44,32 +45,51 @@ func (p *Policy) Match(names []string) ([]*Rule, *Conflict) {
 	return out, nil
 }
 
-// Matches reports whether the rule's patterns claim one name of an index, alias or data stream.
+// Matches reports whether the rule's patterns claim one name of an index, alias or data stream. Of a backing
+// index alone, the name of its data stream is guessed, see MatchesAny.
 func (r *Rule) Matches(name string) bool {
 	name = withoutSelector(name)
-	for _, pattern := range r.Indices {
-		if claims(pattern, name) {
+	return r.claims(name) || r.claimsStream(name) != [2]string{}
+}
+
+// MatchesAny reports whether the rule's patterns claim one of the names that a target is known by. The date in the name of a
+// backing index can belong to the data stream's own name ("logs-2026.11.25") or not ("logs"): where names holds one of the
+// two, that is the stream, and it alone counts.
+func (r *Rule) MatchesAny(names []string) bool {
+	for _, name := range names {
+		if r.claims(withoutSelector(name)) {
 			return true
 		}
 	}
-	if rest, ok := backing(name); ok {
-		undated := withoutDate(rest)
-		for _, pattern := range r.Indices {
-			if claims(pattern, rest) || claims(pattern, undated) {
-				return true
-			}
+	for _, name := range names {
+		// Rarely reached: whoever lists a backing index also lists its stream, which was looked at above.
+		stream := r.claimsStream(withoutSelector(name))
+		if stream != [2]string{} && !slices.Contains(names, stream[0]) && !slices.Contains(names, stream[1]) {
+			return true
 		}
 	}
 	return false
 }
 
-func (r *Rule) matchesAny(names []string) bool {
-	for _, name := range names {
-		if r.Matches(name) {
+func (r *Rule) claims(name string) bool {
+	for _, pattern := range r.Indices {
+		if claims(pattern, name) {
 			return true
 		}
 	}
 	return false
+}
+
+// claimsStream gives both readings of the stream of a backing index, if the rule claims one of them.
+func (r *Rule) claimsStream(name string) (stream [2]string) {
+	rest, ok := backing(name)
+	if !ok {
+		return stream
+	}
+	if undated := withoutDate(rest); r.claims(rest) || r.claims(undated) {
+		return [2]string{rest, undated}
+	}
+	return stream
 }
 
 // IsSystem reports whether a name begins with a dot and is not that of a backing index or failure
@@ -82,31 +102,47 @@ func IsSystem(name string) bool {
 	return !ok || strings.HasPrefix(rest, ".")
 }
 
-// CouldMatch reports whether an index expression could name something that a rule's pattern
-// claims. expression is one part without a comma; "*" is a wildcard, "" and "_all" mean
-// everything. It compares names alone: what an alias stands for only the cluster can tell.
-// Where it can't tell (date math) the answer is true.
+// IsFailureStore reports whether name is that of an index of a data stream's failure store.
+func IsFailureStore(name string) bool {
+	_, ok := backing(name)
+	return ok && strings.HasPrefix(name, ".fs-")
+}
+
+// CouldMatch reports whether Rule.CouldMatch is true of any rule.
 func (p *Policy) CouldMatch(expression string) bool {
+	for _, r := range p.Rules {
+		if r.CouldMatch(expression) {
+			return true
+		}
+	}
+	return false
+}
+
+// CouldMatch reports whether an index expression could name something that the rule's patterns
+// claim. expression is one part without a comma; "*" is a wildcard, "" and "_all" mean
+// everything, and of "cluster:name" the name counts. It compares names alone: what an alias stands for only the cluster can tell.
+// Where it can't tell (date math, exclusions on a remote cluster) the answer is true.
+func (r *Rule) CouldMatch(expression string) bool {
 	e := strings.TrimPrefix(withoutSelector(expression), "-")
-	if i := strings.LastIndexByte(e, ':'); i >= 0 {
-		e = e[i+1:] // an index of a remote cluster
+	if _, name, ok := strings.Cut(e, ":"); ok && !strings.HasPrefix(e, "<") {
+		if e = name; strings.HasPrefix(e, "-") {
+			return true // all but that
+		}
 	}
 	if e == "" || e == "_all" || strings.HasPrefix(e, "<") || strings.HasPrefix(e, "%3C") || strings.HasPrefix(e, "%3c") {
 		return true
 	}
 	literal := !strings.Contains(e, "*")
-	for _, r := range p.Rules {
-		if literal && r.Matches(e) {
+	if literal && r.Matches(e) {
+		return true
+	}
+	for _, pattern := range r.Indices {
+		if !literal && meets(e, pattern) {
 			return true
 		}
-		for _, pattern := range r.Indices {
-			if !literal && meets(e, pattern) {
-				return true
-			}
-			// The expression may name a data stream of which the pattern claims backing indices.
-			if strings.HasPrefix(pattern, ".") && (intersect(pattern, ".ds-"+e+"-*") || intersect(pattern, ".fs-"+e+"-*")) {
-				return true
-			}
+		// The expression may name a data stream of which the pattern claims backing indices.
+		if strings.HasPrefix(pattern, ".") && (intersect(pattern, ".ds-"+e+"-*") || intersect(pattern, ".fs-"+e+"-*")) {
+			return true
 		}
 	}
 	return false

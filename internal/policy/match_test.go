@@ -146,6 +146,33 @@ rules:
 	}
 }
 
+// The date in a backing index's name belongs to the stream's own name or not; where the stream is known, nothing is guessed.
+func TestMatchKnowsTheStream(t *testing.T) {
+	p := parse(t, `
+version: 1
+rules:
+  - {name: a, indices: ["logs"], fields: {card: {mode: encrypt}}}
+  - {name: b, indices: ["logs-2026*"], fields: {card: {mode: encrypt}}}
+  - {name: c, indices: [".ds-logs-*"], fields: {other: {mode: encrypt}}}
+`)
+	for _, c := range []struct{ names, want string }{
+		{".ds-logs-2026.11.25-000001 logs", "a c"},
+		{"logs .fs-logs-2026.11.25-000001", "a"},
+		{".ds-logs-2026.11.25-000001 logs-2026.11.25", "b c"},
+		{".ds-logs-2026.11.25-2026.11.25-000001 logs-2026.11.25", "b c"},
+		{".ds-logs-000001", "a c"},
+	} {
+		rules, conflict := p.Match(strings.Fields(c.names))
+		if conflict != nil || names(rules) != c.want {
+			t.Errorf("%s: got %q, %v; want %q", c.names, names(rules), conflict, c.want)
+		}
+	}
+	// A backing index whose stream nobody knows may be either's.
+	if _, conflict := p.Match([]string{".ds-logs-2026.11.25-000001"}); conflict == nil {
+		t.Error("no conflict where the stream is not known")
+	}
+}
+
 func TestMatchAllocatesNothingForOneRule(t *testing.T) {
 	p := withPatterns(t, "user", "user-*")
 	in := []string{"user-1", "other"}
@@ -202,6 +229,11 @@ func TestCouldMatch(t *testing.T) {
 		{"user-*", "remote:user-1", true},
 		{"user-*", "remote:log*", false},
 		{"user-*", "remote:*", true},
+		{"user-*", "*:user-1", true},
+		{"user-*", "remote:-user-1", true},
+		{"user-*", "-remote:log", false},
+		{"user-*", "remote:<log-{now/d}>", true},
+		{"user-*", "<log-{now/d{HH:mm}}>", true},
 		{"logs", "lo*::failures", true},
 		{"logs", "lo?s", false},
 		{".ds-logs*", "logs", true}, // a data stream, by its backing indices

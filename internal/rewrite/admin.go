@@ -174,7 +174,7 @@ func (r *request) bodyAliases(body []byte) (names []string, err error) {
 // rulesOf gives the rules that apply to any of the names, also where they cannot be united.
 func (r *request) rulesOf(names []string) (rules []*policy.Rule) {
 	for _, rule := range r.Policy.Rules {
-		if slices.ContainsFunc(names, rule.Matches) {
+		if rule.MatchesAny(names) {
 			rules = append(rules, rule)
 		}
 	}
@@ -295,12 +295,12 @@ func (r *request) reindex(body []byte) error {
 			return err
 		}
 		if q := doc.Get("source.query"); q.Exists() && len(in.rules) > 0 {
-			if _, err := r.guardQuery(in.rules, []byte(`{"query":`+q.Raw+`}`)); err != nil {
+			if _, err := r.guardQuery(in.named, []byte(`{"query":`+q.Raw+`}`)); err != nil {
 				return err
 			}
 		}
 		if rm := doc.Get("source.runtime_mappings"); rm.Exists() && len(in.rules) > 0 {
-			if _, err := r.guardQuery(in.rules, []byte(`{"runtime_mappings":`+rm.Raw+`}`)); err != nil {
+			if _, err := r.guardQuery(in.named, []byte(`{"runtime_mappings":`+rm.Raw+`}`)); err != nil {
 				return err
 			}
 		}

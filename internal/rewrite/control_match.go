@@ -28,17 +28,16 @@ func (c *controlPass) patterns(root *treeValue) []string {
 // gives, and the fields whose mapping is added to it: those of rules that claim every index of the template.
 func templateRules(patterns []string, aliases *treeValue, rules []*policy.Rule) (overlap []*policy.Rule, add []*policy.Field) {
 	for _, r := range rules {
-		one := &policy.Policy{Rules: []*policy.Rule{r}}
 		overlaps, within := false, true
 		for _, p := range patterns {
 			// The pattern may be that of a data stream, and the rule's that of its backing indices.
-			overlaps = overlaps || one.CouldMatch(p) || one.CouldMatch(".ds-"+p+"-*")
+			overlaps = overlaps || r.CouldMatch(p) || r.CouldMatch(".ds-"+p+"-*")
 			within = within && claimsAll(r, p)
 		}
 		for i := range orNull(aliases).kids {
 			name := string(aliases.kids[i].name)
 			// The server puts the name of the index in.
-			overlaps = overlaps || one.CouldMatch(strings.ReplaceAll(name, "{index}", "*"))
+			overlaps = overlaps || r.CouldMatch(strings.ReplaceAll(name, "{index}", "*"))
 		}
 		if overlaps {
 			overlap = append(overlap, r)

@@ -12,8 +12,7 @@ func (c *controlPass) roles(v *treeValue) error {
 	if q := v.member("query"); q != nil {
 		var rules []*policy.Rule
 		for _, r := range c.rules {
-			one := &policy.Policy{Rules: []*policy.Rule{r}}
-			if slices.ContainsFunc(c.texts(v.member("names")), one.CouldMatch) {
+			if slices.ContainsFunc(c.texts(v.member("names")), r.CouldMatch) {
 				rules = append(rules, r)
 			}
 		}

@@ -181,7 +181,7 @@ func TestDocumentRefuses(t *testing.T) {
 
 func TestDocumentDuplicates(t *testing.T) {
 	e, _, _ := fakeEngine(t)
-	target := newTarget(e.Policy.Rules[:1])
+	target := newTarget(e.Policy.Rules[:1], false)
 	s := newDocScanner(func([]byte) bool { return false })
 	for _, n := range []int{1, 2, 15, 16, 17, 40, 63, 64, 65, 66, 300, 5000} {
 		var b strings.Builder
@@ -215,7 +215,7 @@ func TestDocumentNamesMemory(t *testing.T) {
 	}
 	doc := []byte("{" + b.String()[1:] + "}")
 	e, _, _ := fakeEngine(t)
-	target := newTarget(e.Policy.Rules[:1])
+	target := newTarget(e.Policy.Rules[:1], false)
 	bytesUsed := testing.Benchmark(func(b *testing.B) {
 		for b.Loop() {
 			s := newDocScanner(func([]byte) bool { return false })

@@ -66,6 +66,9 @@ type Resolved struct {
 	Write string
 	// System is set when every name begins with a dot and is no backing index of a data stream.
 	System bool
+	// Failures is set when the name reaches the failure store of a data stream: what failed rests there below
+	// document.source, in the form in which it was sent.
+	Failures bool
 }
 
 // Ref names one document.

@@ -115,7 +115,11 @@ func (c *fakeCluster) Resolve(_ context.Context, name string) (Resolved, error) 
 	if r, ok := c.names[name]; ok {
 		return r, nil
 	}
-	return Resolved{Names: []string{name}, Write: name, System: policy.IsSystem(name)}, nil
+	r := Resolved{Names: []string{name}, Write: name, System: policy.IsSystem(name), Failures: policy.IsFailureStore(name)}
+	if base, ok := strings.CutSuffix(name, "::failures"); ok {
+		r = Resolved{Names: []string{base}, Failures: true}
+	}
+	return r, nil
 }
 
 func (c *fakeCluster) Expand(ctx context.Context, expression string) (Resolved, error) {
@@ -128,6 +132,7 @@ func (c *fakeCluster) Expand(ctx context.Context, expression string) (Resolved, 
 		}
 		out.Names = append(out.Names, r.Names...)
 		out.System = out.System && r.System
+		out.Failures = out.Failures || r.Failures
 	}
 	return out, nil
 }

@@ -11,7 +11,7 @@ import (
 // A scanner that has read other documents reads each as a new one does: the same values, the same refusals.
 func TestGuesses(t *testing.T) {
 	e, _, _ := fakeEngine(t)
-	targets := []*target{newTarget(e.Policy.Rules[:1]), newTarget(e.Policy.Rules)}
+	targets := []*target{newTarget(e.Policy.Rules[:1], false), newTarget(e.Policy.Rules, false)}
 	names := []string{`a`, `b`, `b.c`, `username`, `card`, `c\u0061rd`, `user\u006eame`, `esproxy_x`, `a.esproxy_x`, `_source`, `b.`, `.b`, ``, `\ud800`, `items`, `pay`, `pay.iban`, `card.x`, strings.Repeat("n", 300)}
 	for i := range 80 {
 		names = append(names, "many"+strings.Repeat("y", i))

@@ -39,6 +39,7 @@ type tokenPlace struct {
 type shownTarget struct {
 	*target
 	index  string
+	remote bool // on another cluster
 	fields []shownField
 }
 

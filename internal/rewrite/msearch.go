@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/tidwall/gjson"
 
@@ -65,9 +66,9 @@ func (r *request) checkMsearch(body []byte) error {
 			if err != nil {
 				return err
 			}
-			rules = in.rules
+			rules = in.named
 			if index == "" {
-				rules = r.Policy.Rules
+				rules = slices.Concat(r.Policy.Rules, shifted(r.Policy.Rules))
 			}
 			byIndex[index] = rules
 		}

@@ -18,7 +18,7 @@ func (unbounded) Release(int64)                        {}
 // value that was sealed before is refused under a rule without subject. Errors are *Fault.
 // Needed of e: Sealer and Opener.
 func (e *Engine) SealDocument(dst, doc []byte, rules []*policy.Rule) ([]byte, error) {
-	t := e.compiled.get(rules)
+	t := e.compiled.get(rules, false)
 	if t == nil {
 		return append(dst, doc...), nil
 	}
@@ -34,7 +34,7 @@ func (e *Engine) SealDocument(dst, doc []byte, rules []*policy.Rule) ([]byte, er
 // OpenDocument copies one whole document from in to out with the values opened that viewer may see under
 // rules; the document tells its subjects. Needed of e: Opener.
 func (e *Engine) OpenDocument(ctx context.Context, in io.Reader, out io.Writer, rules []*policy.Rule, viewer Viewer, counter Counter) error {
-	t := e.compiled.get(rules)
+	t := e.compiled.get(rules, false)
 	if t == nil {
 		_, err := io.Copy(out, in)
 		return err
@@ -47,7 +47,7 @@ func (e *Engine) OpenDocument(ctx context.Context, in io.Reader, out io.Writer, 
 // SealedAt lists the protected paths at which doc holds a value of the reserved sealed form, each once. A document that
 // is not strict JSON has none.
 func (e *Engine) SealedAt(doc []byte, rules []*policy.Rule) []string {
-	t := e.compiled.get(rules)
+	t := e.compiled.get(rules, false)
 	if t == nil {
 		return nil
 	}

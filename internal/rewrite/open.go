@@ -179,7 +179,8 @@ func (r *replier) wantsSubject(raw []byte, u *unit, p *tokenPlace) bool {
 	if p.field.how == policy.Sealed || d.t.rules[p.rule].Subject == "" || d.whole || u.seen[d.seen+p.rule].count > 0 {
 		return false
 	}
-	return (d.index.there() || r.o.index != "") && (d.id.there() || r.o.id != "")
+	// A document of a remote cluster can't be looked up: no endpoint reads one by its id there.
+	return !d.t.remote && (d.index.there() || r.o.index != "") && (d.id.there() || r.o.id != "")
 }
 
 // ref names the document of a look-up.
@@ -219,9 +220,11 @@ func (r *replier) lookUp(units []lookedAt) *lookedUp {
 				continue
 			}
 			d := &at.u.docs[p.doc]
-			if path := d.t.rules[p.rule].Subject; !wanted[path] {
-				wanted[path] = true
-				paths = append(paths, path)
+			for _, path := range d.t.pathsOf(d.t.rules[p.rule].SubjectParts) {
+				if !wanted[path] {
+					wanted[path] = true
+					paths = append(paths, path)
+				}
 			}
 			ref := r.ref(at.raw, d)
 			if _, ok := found.docs[ref]; !ok {

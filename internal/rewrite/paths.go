@@ -2,6 +2,8 @@ package rewrite
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -57,30 +59,74 @@ func (n *node) add(parts []string) *node {
 	return n
 }
 
+// failedAt is where a failure store keeps the document that failed
+// (org.elasticsearch.action.bulk.FailureStoreDocumentConverter).
+const failedAt = "document.source"
+
 // target is the united rules of one write target or hit, compiled. It is immutable.
 type target struct {
-	rules []*policy.Rule
-	root  *node
+	rules    []*policy.Rule
+	root     *node
+	failures bool // of a failure store: paths begin with failedAt, and stand at the root as well
 }
 
 // newTarget compiles rules that policy.Match found free of conflicts.
-func newTarget(rules []*policy.Rule) *target {
-	t := &target{rules: rules, root: &node{}}
+func newTarget(rules []*policy.Rule, failures bool) *target {
+	t := &target{rules: rules, root: &node{}, failures: failures}
 	for i, r := range rules {
 		for _, f := range r.Fields {
-			t.root.add(f.Parts).field = f
+			for _, parts := range t.placesOf(f.Parts) {
+				t.root.add(parts).field = f
+			}
 		}
-		if r.Subject == "" {
-			continue
-		}
-		n := t.root.add(r.SubjectParts)
-		if n.subject == 0 {
-			n.subject = i + 1
-		} else {
-			n.also = append(n.also, i)
+		for _, parts := range t.placesOf(r.SubjectParts) {
+			n := t.root.add(parts)
+			if n.subject == 0 {
+				n.subject = i + 1
+			} else {
+				n.also = append(n.also, i)
+			}
 		}
 	}
 	return t
+}
+
+// placesOf gives the places of a path in documents of the target: of a failure store two, unless the path may meet failedAt.
+func (t *target) placesOf(parts []string) [][]string {
+	switch {
+	case len(parts) == 0:
+		return nil
+	case !t.failures:
+		return [][]string{parts}
+	}
+	at := strings.Split(failedAt, ".")
+	places := [][]string{slices.Concat(at, parts)}
+	if parts[0] != at[0] {
+		places = append(places, parts)
+	}
+	return places
+}
+
+// shifted gives rules as they are in a failure store, for what names fields: their copies protect the same values below failedAt.
+func shifted(rules []*policy.Rule) []*policy.Rule {
+	var out []*policy.Rule
+	for _, r := range rules {
+		c := *r
+		c.Fields = nil
+		if r.Subject != "" {
+			c.Subject = failedAt + "." + r.Subject
+			c.SubjectParts = strings.Split(c.Subject, ".")
+		}
+		for _, f := range r.Fields {
+			g := *f
+			g.Path = failedAt + "." + f.Path
+			g.Parts = strings.Split(g.Path, ".")
+			g.Rule = &c
+			c.Fields = append(c.Fields, &g)
+		}
+		out = append(out, &c)
+	}
+	return out
 }
 
 // rule returns the place of r in t.rules.
@@ -97,12 +143,18 @@ func (t *target) rule(r *policy.Rule) int {
 func (t *target) paths() []string {
 	var out []string
 	for _, r := range t.rules {
-		if r.Subject != "" {
-			out = append(out, r.Subject)
-		}
+		out = append(out, t.pathsOf(r.SubjectParts)...)
 		for _, f := range r.Fields {
-			out = append(out, f.Path)
+			out = append(out, t.pathsOf(f.Parts)...)
 		}
+	}
+	return out
+}
+
+// pathsOf gives the places of a path as dotted names.
+func (t *target) pathsOf(parts []string) (out []string) {
+	for _, p := range t.placesOf(parts) {
+		out = append(out, strings.Join(p, "."))
 	}
 	return out
 }

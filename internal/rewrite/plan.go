@@ -328,6 +328,7 @@ func (r *request) search() (Transform, error) {
 	if (r.verdict == verdictSearch || r.verdict == verdictAsync) && r.value("index") == "" {
 		// A search that names no index may continue a point in time: any rule may apply.
 		in.rules = r.Policy.Rules
+		in.named = slices.Concat(in.rules, shifted(in.rules))
 	}
 	if len(in.rules) == 0 {
 		if q.opening == nil {
@@ -335,19 +336,19 @@ func (r *request) search() (Transform, error) {
 		}
 		return q, nil
 	}
-	if err := guardURL(in.rules, r.urlParams()); err != nil {
+	if err := guardURL(in.named, r.urlParams()); err != nil {
 		return nil, err
 	}
 	q.check = func(body []byte) error {
 		switch r.verdict {
 		case verdictTermsEnum:
-			return r.termsEnum(in.rules, body)
+			return r.termsEnum(in.named, body)
 		case verdictUpdateByQuery:
 			if err := updateByQuery(in.rules, body); err != nil {
 				return err
 			}
 		}
-		return r.guardInto(q, in.rules, body)
+		return r.guardInto(q, in.named, body)
 	}
 	return q, nil
 }
@@ -405,10 +406,10 @@ func (r *request) explain() (Transform, error) {
 		q.opening = r.opening(replyExplain, r.value("index"))
 	}
 	if len(in.rules) > 0 {
-		if err := guardURL(in.rules, r.urlParams()); err != nil {
+		if err := guardURL(in.named, r.urlParams()); err != nil {
 			return nil, err
 		}
-		q.check = func(body []byte) error { return r.guardInto(q, in.rules, body) }
+		q.check = func(body []byte) error { return r.guardInto(q, in.named, body) }
 	} else if q.opening == nil {
 		return nil, nil
 	}

@@ -21,7 +21,7 @@ func BenchmarkReplace(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	t := newTarget(pol.Rules)
+	t := newTarget(pol.Rules, false)
 	doc := []byte(benchDocument)
 	sealed := fmt.Appendf(nil, `"%0227d"`, 0)
 	b.Run("strict", func(b *testing.B) {

@@ -193,6 +193,7 @@ func (r *replier) newTarget(index []byte) *shownTarget {
 		return nil
 	}
 	shown := &shownTarget{target: t, index: name}
+	_, shown.remote = onRemote(name)
 	for i, rule := range t.rules {
 		for _, f := range rule.Fields {
 			how := policy.Sealed

@@ -282,8 +282,10 @@ var replyReaders = map[string]func(io.Reader) io.Reader{
 	"eof":   iotest.DataErrReader,
 }
 
-func TestReplies(t *testing.T) {
-	for _, c := range replyCases {
+func TestReplies(t *testing.T) { testReplies(t, replyCases) }
+
+func testReplies(t *testing.T, cases []replyCase) {
+	for _, c := range cases {
 		for how, cut := range replyReaders {
 			t.Run(c.name+"/"+how, func(t *testing.T) {
 				in, want := replyTokens(c.in), replyTokens(c.want)
@@ -510,7 +512,7 @@ func TestReplyLookUpBlocks(t *testing.T) {
 func TestReplyFallback(t *testing.T) {
 	eng, _, _ := fakeEngine(t)
 	rules, _ := eng.Policy.Match([]string{"user"})
-	o := &opening{eng: eng, viewer: replyFull, counter: &fakeCounter{}, fallback: newTarget(rules)}
+	o := &opening{eng: eng, viewer: replyFull, counter: &fakeCounter{}, fallback: newTarget(rules, false)}
 	in := replyTokens(`{"hits":{"hits":[{"_source":{"username":"Ana","card":"<<users|card|Ana|1>>"}},{"_index":"shop","_source":{"username":"Ana","card":"<<users|card|Ana|1>>"}}]}}`)
 	want := replyTokens(`{"hits":{"hits":[{"_source":{"username":"Ana","card":1}},{"_index":"shop","_source":{"username":"Ana","card":"<<users|card|Ana|1>>"}}]}}`)
 	var out bytes.Buffer

@@ -314,7 +314,7 @@ func BenchmarkReaders(b *testing.B) {
 	})
 	b.Run("document", func(b *testing.B) {
 		e, _, _ := fakeEngine(b)
-		target := newTarget(e.Policy.Rules[:1])
+		target := newTarget(e.Policy.Rules[:1], false)
 		s := newDocScanner(func([]byte) bool { return false })
 		var p part
 		b.SetBytes(int64(len(doc)))

@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,7 +14,7 @@ import (
 // few: a set is what the operator's patterns bring together.
 type compiled struct{ sets sync.Map }
 
-func (c *compiled) get(rules []*policy.Rule) *target {
+func (c *compiled) get(rules []*policy.Rule, failures bool) *target {
 	if len(rules) == 0 {
 		return nil
 	}
@@ -26,10 +27,13 @@ func (c *compiled) get(rules []*policy.Rule) *target {
 		}
 		key = b.String()
 	}
+	if failures {
+		key += "::failures"
+	}
 	if t, ok := c.sets.Load(key); ok {
 		return t.(*target)
 	}
-	t, _ := c.sets.LoadOrStore(key, newTarget(rules))
+	t, _ := c.sets.LoadOrStore(key, newTarget(rules, failures))
 	return t.(*target)
 }
 
@@ -64,7 +68,10 @@ func (e *Engine) place(ctx context.Context, name string) (*place, error) {
 	if conflict != nil {
 		return nil, conflictFaultOf(conflict)
 	}
-	p := &place{name: name, index: r.Write, t: e.compiled.get(rules)}
+	if len(rules) > 0 && r.Write == "" && strings.HasSuffix(name, "::failures") {
+		return nil, refuse(400, "esproxy_bad_request", "Elasticsearch takes no documents through [::failures]: a failure store holds what it could not index itself; write the corrected document to the data stream")
+	}
+	p := &place{name: name, index: r.Write, t: e.compiled.get(rules, r.Failures)}
 	if p.index == "" {
 		p.index = name
 	}
@@ -95,7 +102,7 @@ func (e *Engine) indices(ctx context.Context, name string) ([]*target, error) {
 		if conflict != nil {
 			return nil, conflictFaultOf(conflict)
 		}
-		out = append(out, e.compiled.get(rules))
+		out = append(out, e.compiled.get(rules, one.Failures))
 	}
 	if len(out) > 0 {
 		return out, nil
@@ -104,25 +111,43 @@ func (e *Engine) indices(ctx context.Context, name string) ([]*target, error) {
 	if conflict != nil {
 		return nil, conflictFaultOf(conflict)
 	}
-	return []*target{e.compiled.get(rules)}, nil
+	return []*target{e.compiled.get(rules, r.Failures)}, nil
 }
 
-// hitTarget gives the rules of the index that a hit names; nil when none applies or the index is not known.
+// hitTarget gives the rules of the index that a hit names; nil when none applies or the index is not known. Of an index on a
+// remote cluster ("cluster:index") its own name tells them, as nobody here knows its aliases.
 func (e *Engine) hitTarget(ctx context.Context, index string) *target {
-	r, err := e.Cluster.Resolve(ctx, index)
-	if err != nil {
-		return nil
+	var r Resolved
+	if name, remote := onRemote(index); remote {
+		r = Resolved{Names: []string{name}, Failures: policy.IsFailureStore(name)}
+	} else {
+		var err error
+		if r, err = e.Cluster.Resolve(ctx, index); err != nil {
+			return nil
+		}
 	}
 	rules, conflict := e.Policy.Match(r.Names)
 	if conflict != nil {
 		return nil
 	}
-	return e.compiled.get(rules)
+	return e.compiled.get(rules, r.Failures)
+}
+
+// onRemote splits "cluster:name".
+func onRemote(index string) (name string, remote bool) {
+	if strings.HasPrefix(index, "<") {
+		return index, false
+	}
+	if cluster, name, ok := strings.Cut(index, ":"); ok && cluster != "" && !strings.HasPrefix(name, ":") {
+		return name, true
+	}
+	return index, false
 }
 
 // reached is what an index expression reaches.
 type reached struct {
 	rules    []*policy.Rule // of all names together, also where they cannot be united
+	named    []*policy.Rule // the same, and those of failure stores with their paths there: what a query must not name
 	conflict *policy.Conflict
 	system   bool // every name is a system index
 }
@@ -136,13 +161,21 @@ func (e *Engine) reach(ctx context.Context, expression string) (reached, error) 
 	var out reached
 	out.system = r.System
 	_, out.conflict = e.Policy.Match(r.Names)
+	failures := r.Failures
 	for _, rule := range e.Policy.Rules {
+		claims := rule.MatchesAny(r.Names)
 		for _, name := range r.Names {
-			if rule.Matches(name) {
-				out.rules = append(out.rules, rule)
-				break
+			if local, remote := onRemote(name); remote {
+				claims = claims || rule.CouldMatch(name)
+				failures = failures || strings.Contains(local, "::") || strings.HasPrefix(local, ".") || strings.Contains(local, "*")
 			}
 		}
+		if claims {
+			out.rules = append(out.rules, rule)
+		}
+	}
+	if out.named = out.rules; failures {
+		out.named = slices.Concat(out.rules, shifted(out.rules))
 	}
 	return out, nil
 }

@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -256,8 +257,9 @@ func (u *updateBody) decide(t *target, was *before) (form updateForm, known subj
 		if fault != nil {
 			return 0, nil, fault
 		}
-		if was.stored != nil && was.subj[i] != nil && len(r.SubjectParts) > 1 &&
-			spelling(was.stored.b, 0, r.SubjectParts) != spelling(u.b, u.doc.start, r.SubjectParts) {
+		if was.stored != nil && was.subj[i] != nil && slices.ContainsFunc(t.placesOf(r.SubjectParts), func(parts []string) bool {
+			return len(parts) > 1 && spelling(was.stored.b, 0, parts) != spelling(u.b, u.doc.start, parts)
+		}) {
 			return 0, nil, subjectFault(r, "the update spells the path otherwise than the stored document (dotted or nested), which would then have both; spell it as the stored document does")
 		}
 		if !bytes.Equal(brought, was.subj[i]) && !u.resends(r, was.stored) {

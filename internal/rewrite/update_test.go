@@ -292,7 +292,7 @@ func FuzzUpdate(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	e, _, _ := fakeEngine(f)
-	target := newTarget(e.Policy.Rules[:1])
+	target := newTarget(e.Policy.Rules[:1], false)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := newDocScanner(e.Sealer.IsToken)
 		var u updateBody
