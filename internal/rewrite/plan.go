@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"cmp"
 	"context"
 	"mime"
 	"slices"
@@ -209,6 +210,22 @@ func (r *request) transform(p *Plan) (Transform, error) {
 		return r.controlled(func(body []byte) ([]byte, error) { return body, r.reindex(body) })
 	case verdictCopy:
 		return r.copyIndex()
+	case verdictJob:
+		return r.job()
+	case verdictFollow:
+		return r.follow()
+	case verdictRestore:
+		return r.restore()
+	case verdictCreateFrom:
+		return r.createFrom()
+	case verdictSamples:
+		return r.samples()
+	case verdictDocuments:
+		return r.documents()
+	case verdictBinary:
+		return r.binary()
+	case verdictPromQL:
+		return r.promQL()
 	case verdictUnprotected, verdictRefuse:
 		return nil, r.unread()
 	}
@@ -464,13 +481,17 @@ func (r *request) unread() error {
 	} else if len(r.Policy.Rules) == 0 {
 		return nil
 	}
+	return r.refused()
+}
+
+func (r *request) refused() error {
 	return refuse(403, "esproxy_refused_endpoint", "the endpoint ["+r.method+" "+r.template+"] is refused where values are protected: "+r.reason)
 }
 
 // copyIndex lets an index be copied only under the rules of the source: what is plain there stays plain in the copy.
 // The body may give the copy aliases that bring it under further rules.
 func (r *request) copyIndex() (Transform, error) {
-	to, err := r.Cluster.Resolve(r.ctx, r.value("target"))
+	to, err := r.Cluster.Resolve(r.ctx, cmp.Or(r.value("target"), r.value("target_index")))
 	if err != nil {
 		return nil, err
 	}

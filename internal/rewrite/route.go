@@ -57,6 +57,14 @@ const (
 	verdictSettings          verdict = "settings"
 	verdictAliases           verdict = "aliases"
 	verdictRoles             verdict = "roles"
+	verdictJob               verdict = "job"
+	verdictFollow            verdict = "follow"
+	verdictRestore           verdict = "restore"
+	verdictCreateFrom        verdict = "create_from"
+	verdictSamples           verdict = "samples"
+	verdictDocuments         verdict = "documents"
+	verdictBinary            verdict = "binary"
+	verdictPromQL            verdict = "promql"
 )
 
 // routeNode is one step of the route trie. Fixed words are compared raw and beat parameters, as in

@@ -29,6 +29,7 @@ var knownVerdicts = map[verdict]bool{
 	verdictSource: true, verdictExplain: true, verdictQuery: true, verdictTermsEnum: true, verdictUpdateByQuery: true, verdictReindex: true,
 	verdictCopy: true, verdictCreateIndex: true, verdictRollover: true, verdictMapping: true, verdictIndexTemplate: true,
 	verdictComponentTemplate: true, verdictLegacyTemplate: true, verdictSimulateTemplate: true, verdictPipeline: true, verdictSettings: true, verdictAliases: true, verdictRoles: true,
+	verdictJob: true, verdictFollow: true, verdictRestore: true, verdictCreateFrom: true, verdictSamples: true, verdictDocuments: true, verdictBinary: true, verdictPromQL: true,
 }
 
 func TestRouteTable(t *testing.T) {

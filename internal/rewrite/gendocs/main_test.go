@@ -68,7 +68,7 @@ func TestEveryRowIsOnThePage(t *testing.T) {
 
 func TestMistakesInTheTable(t *testing.T) {
 	for table, want := range map[string]string{
-		"# head\nGET\t/\tinfo\tpass": "line 2 has 4 columns",
+		"# head\nGET\t/\tinfo\tpass":       "line 2 has 4 columns",
 		"GET\t/\tinfo\tguess\tpass\twhy\n": `the verdict "guess" of GET / has no sentence`,
 	} {
 		if _, err := page([]byte(table)); err == nil || !strings.Contains(err.Error(), want) {

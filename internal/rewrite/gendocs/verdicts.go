@@ -36,6 +36,26 @@ var verdicts = []struct{ name, sentence, limits string }{
 	},
 	{"explain", "Constants on protected fields are refused; the document in the reply is opened for a caller with a grant.", ""},
 	{"query", "Constants on protected fields are refused; the reply holds no documents and passes untouched.", ""},
+	{
+		"job", "Work that Elasticsearch does later or tries out: queries and scripts are guarded like those of a search, each with the rules of the indices it reads; a protected target is refused, unless whole documents are copied there from indices under the same rules.",
+		"what a job under another name builds of stored values; they are sealed when it reads them. A search of a watch that is a stored template is refused over protected indices.",
+	},
+	{
+		"follow", "A follower under a rule must follow a leader whose name is under the same rule; an auto-follow pattern must not rename indices into a rule.",
+		"that the other cluster was written to through a proxy: documents come as they are there.",
+	},
+	{
+		"restore", "An index that is restored or mounted under a new name must not come under a rule that did not name it before; settings are checked.",
+		"what a snapshot holds: an index comes back with the values that it was saved with, and with its aliases.",
+	},
+	{"create_from", "The overrides of settings and mappings are checked against the rules of the new index.", ""},
+	{
+		"samples", "Raw text passes when it names no protected field, in UTF-8.",
+		"values in a text that does not name the field.",
+	},
+	{"documents", "Documents that belong to no index pass when they hold no protected field of any rule.", ""},
+	{"binary", "Passes, in protobuf only, where no rule can name the data streams that Elasticsearch makes of it; refused where one can.", ""},
+	{"promql", "Passes when neither the query nor a selector names a protected field.", ""},
 	{"terms_enum", "The terms of a protected field are not listed, and constants on protected fields in the filter are refused.", ""},
 	{"create_index", "Protected fields get the mapping that sealed values need; a body whose own mapping, settings, aliases or runtime fields work against sealed values is refused, with the right mapping shown.", ""},
 	{"rollover", "As `create_index` where the body defines the new index; without a body it passes, and the first write sees to the mapping.", ""},
