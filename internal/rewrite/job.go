@@ -148,19 +148,7 @@ func (j *job) reads(indices []string, v *treeValue, members ...string) error {
 
 // others reads the members of v that are neither known for the kind nor read elsewhere.
 func (j *job) others(v *treeValue, kind string, read ...string) error {
-	if !v.isObject() {
-		return nil
-	}
-	for i := range v.kids {
-		m := &v.kids[i]
-		if name := string(m.name); slices.Contains(read, name) || slices.Contains(jobMembers[kind], name) {
-			continue
-		}
-		if err := j.all.unknownMember(m); err != nil {
-			return err
-		}
-	}
-	return nil
+	return j.all.members(v, slices.Concat(jobMembers[kind], read)...)
 }
 
 // writes refuses a place that rules protect, unless whole documents are copied there from places under the same rules.

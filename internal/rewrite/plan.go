@@ -226,6 +226,12 @@ func (r *request) transform(p *Plan) (Transform, error) {
 		return r.binary()
 	case verdictPromQL:
 		return r.promQL()
+	case verdictSimulate:
+		return r.simulate()
+	case verdictTerms:
+		return r.terms()
+	case verdictMonitoring:
+		return r.monitoring()
 	case verdictUnprotected, verdictRefuse:
 		return nil, r.unread()
 	}

@@ -65,6 +65,9 @@ const (
 	verdictDocuments         verdict = "documents"
 	verdictBinary            verdict = "binary"
 	verdictPromQL            verdict = "promql"
+	verdictSimulate          verdict = "simulate"
+	verdictTerms             verdict = "terms"
+	verdictMonitoring        verdict = "monitoring"
 )
 
 // routeNode is one step of the route trie. Fixed words are compared raw and beat parameters, as in

@@ -56,6 +56,14 @@ var verdicts = []struct{ name, sentence, limits string }{
 	{"documents", "Documents that belong to no index pass when they hold no protected field of any rule.", ""},
 	{"binary", "Passes, in protobuf only, where no rule can name the data streams that Elasticsearch makes of it; refused where one can.", ""},
 	{"promql", "Passes when neither the query nor a selector names a protected field.", ""},
+	{
+		"simulate", "Documents that are run through a pipeline are sealed as for the index that they name, so that the pipeline sees what it will see; one that holds a protected field and names no index is refused. Pipelines in the body are checked as those that are stored.", "",
+	},
+	{
+		"terms", "A text for a protected field, a made-up document that holds one, and vertices that name terms of one are refused; the reply shows what is stored.",
+		"a value in a text that is analysed for no field, or for an unprotected one.",
+	},
+	{"monitoring", "Passes, as it goes into system indices; refused where a rule names these.", ""},
 	{"terms_enum", "The terms of a protected field are not listed, and constants on protected fields in the filter are refused.", ""},
 	{"create_index", "Protected fields get the mapping that sealed values need; a body whose own mapping, settings, aliases or runtime fields work against sealed values is refused, with the right mapping shown.", ""},
 	{"rollover", "As `create_index` where the body defines the new index; without a body it passes, and the first write sees to the mapping.", ""},
