@@ -34,7 +34,12 @@ var jobMembers = map[string][]string{
 	"analytics": {"id", "description", "analysis", "analyzed_fields", "model_memory_limit", "allow_lazy_start", "max_num_threads", "headers", "version", "_meta"},
 	"evaluate":  {"evaluation"},
 	"watch":     {"trigger", "metadata", "throttle_period", "throttle_period_in_millis", "status"},
-	"infer":     {"inference_config", "timeout", "update_trained_model_config"},
+	"inference": {"input", "query", "input_type", "task_settings", "top_n", "return_documents", "messages", "model", "max_completion_tokens", "stop", "temperature",
+		"tool_choice", "tools", "top_p", "reasoning", "response_format"},
+	"results": {"exclude_interim", "page", "sort", "desc", "start", "end", "anomaly_score", "expand", "record_score", "influencer_score", "bucket_span", "top_n",
+		"allow_no_match", "allow_no_jobs", "overall_score", "timestamp", "partition_field_value"},
+	"filter": {"description", "items", "add_items", "remove_items"},
+	"infer":  {"inference_config", "timeout", "update_trained_model_config"},
 	"profiling": {"sample_size", "requested_duration", "aws_cost_factor", "azure_cost_factor", "custom_co2_per_kwh", "custom_cost_per_core_hour", "custom_datacenter_pue",
 		"custom_per_core_watt_arm64", "custom_per_core_watt_x86", "co2_per_kwh", "limit", "indices", "stacktrace_ids_field", "aggregation_fields"},
 }
@@ -62,7 +67,11 @@ func (r *request) job() (Transform, error) {
 
 // read reads the body by its API.
 func (j *job) read() error {
-	switch api := j.r.api; api {
+	switch j.r.api {
+	case "ml.get_buckets", "ml.get_categories", "ml.get_influencers", "ml.get_overall_buckets", "ml.get_records":
+		return j.others(j.root, "results")
+	case "ml.put_filter", "ml.update_filter":
+		return j.others(j.root, "filter")
 	case "transform.put_transform", "transform.preview_transform", "transform.update_transform":
 		return j.transform()
 	case "enrich.put_policy":
@@ -104,7 +113,10 @@ func (j *job) read() error {
 		}
 		return j.others(j.root, "profiling", "query")
 	}
-	return j.all.search(j.root)
+	if strings.HasPrefix(j.r.api, "inference.") {
+		return j.others(j.root, "inference")
+	}
+	return j.all.search(j.root) // watcher.query_watches
 }
 
 // names gives a string, or the strings of a list, split at commas.
