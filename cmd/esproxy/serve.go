@@ -18,6 +18,7 @@ import (
 
 	"github.com/esproxy/esproxy/internal/cluster"
 	"github.com/esproxy/esproxy/internal/proxy"
+	"github.com/esproxy/esproxy/internal/rewrite"
 )
 
 // serveSettings are the variables that serve and check have flags for.
@@ -164,12 +165,13 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 	defer stop()
 
 	var srv *proxy.Server
+	turns := &rewrite.Turns{}
 	cfg.Reload = func(context.Context) (*proxy.State, error) {
 		s, err := load()
 		if err != nil {
 			return nil, err
 		}
-		c, err := newCore(s, srv, log)
+		c, err := newCore(s, srv, turns, log)
 		if err != nil {
 			return nil, err
 		}
@@ -191,7 +193,7 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 	if srv, err = proxy.New(cfg); err != nil {
 		return usageError{err}
 	}
-	first, err := newCore(s, srv, log)
+	first, err := newCore(s, srv, turns, log)
 	if err != nil {
 		return err
 	}

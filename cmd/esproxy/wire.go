@@ -143,7 +143,7 @@ type asker interface {
 }
 
 // newCore builds everything that a reload replaces.
-func newCore(s *settings, srv asker, log *slog.Logger) (*core, error) {
+func newCore(s *settings, srv asker, turns *rewrite.Turns, log *slog.Logger) (*core, error) {
 	pol, err := loadPolicy(s)
 	if err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func newCore(s *settings, srv asker, log *slog.Logger) (*core, error) {
 		},
 	})
 	engine := &rewrite.Engine{
-		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: c.cluster, Budget: srv.Budget(),
+		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: c.cluster, Budget: srv.Budget(), Turns: turns,
 		Limits: rewrite.Limits{MaxDocument: int64(s.MaxDocument), MaxHit: int64(s.MaxHit)},
 	}
 	opt := access.Options{Audience: audience(s), AllowInsecure: s.AllowPlainGrants}

@@ -68,8 +68,14 @@ func (r *request) administration() (Transform, error) {
 	return r.controlled(func(body []byte) ([]byte, error) {
 		rules := r.Policy.Rules
 		if kind == controlAliases {
-			var err error
-			if rules, err = r.aliasRules(body); err != nil {
+			named, err := r.aliasNames(body)
+			if err != nil {
+				return nil, err
+			}
+			if rules, err = r.aliasRules(named); err != nil {
+				return nil, err
+			}
+			if err := r.change(r.ctx, named); err != nil {
 				return nil, err
 			}
 		}
@@ -77,34 +83,40 @@ func (r *request) administration() (Transform, error) {
 	})
 }
 
-// aliasRules gives the rules of all indices and aliases that a change of aliases names.
-func (r *request) aliasRules(body []byte) ([]*policy.Rule, error) {
+// aliasNames gives the expressions for all indices and aliases that a change of aliases names. The body of a single alias may name
+// them once more, and then it counts (org.elasticsearch.rest.action.admin.indices.RestIndexPutAliasAction).
+func (r *request) aliasNames(body []byte) (expressions []string, err error) {
+	for _, name := range []string{r.value("index"), r.value("name")} {
+		if name != "" {
+			expressions = append(expressions, name)
+		}
+	}
 	if len(bytes.TrimSpace(body)) == 0 {
-		return nil, nil
+		return expressions, nil
 	}
 	if err := strictJSON(body); err != nil {
 		return nil, documentFault(err)
 	}
-	var expressions []string
-	add := func(v gjson.Result) {
-		for _, one := range v.Array() {
-			expressions = append(expressions, one.String())
+	add := func(what gjson.Result) {
+		for _, member := range []string{"index", "indices", "alias", "aliases"} {
+			for _, one := range what.Get(member).Array() {
+				expressions = append(expressions, one.String())
+			}
 		}
 	}
-	if index, ok := r.values["index"]; ok {
-		expressions = append(expressions, index)
-	}
-	if name, ok := r.values["name"]; ok {
-		expressions = append(expressions, name)
-	}
-	for _, action := range gjson.GetBytes(body, "actions").Array() {
+	root := gjson.ParseBytes(body)
+	add(root)
+	for _, action := range root.Get("actions").Array() {
 		action.ForEach(func(_, what gjson.Result) bool {
-			for _, member := range []string{"index", "indices", "alias", "aliases"} {
-				add(what.Get(member))
-			}
+			add(what)
 			return true
 		})
 	}
+	return expressions, nil
+}
+
+// aliasRules gives the rules of everything that expressions reach.
+func (r *request) aliasRules(expressions []string) ([]*policy.Rule, error) {
 	var names []string
 	for _, expression := range expressions {
 		found, err := r.Cluster.Expand(r.ctx, expression)
@@ -142,6 +154,11 @@ func (r *request) createIndex(name string) (Transform, error) {
 				return nil, err
 			}
 			names = append(names, aliases...)
+			if len(aliases) > 0 {
+				if err := r.change(r.ctx, append(aliases, name)); err != nil {
+					return nil, err
+				}
+			}
 		}
 		rules, conflict := r.Policy.Match(names)
 		if conflict != nil {
@@ -183,21 +200,26 @@ func (r *request) rulesOf(names []string) (rules []*policy.Rule) {
 
 // rollover is like a creation where its body has a mapping; without one the first write sees to it.
 func (r *request) rollover() (Transform, error) {
+	group := []string{r.value("alias")}
+	next := r.value("new_index")
+	if next != "" {
+		group = append(group, next)
+	}
 	if !r.call.HasBody {
-		return nil, nil
+		return nil, r.change(r.ctx, group)
 	}
 	found, err := r.Cluster.Expand(r.ctx, r.value("alias"))
 	if err != nil {
 		return nil, err
 	}
 	names := found.Names
-	if next := r.value("new_index"); next != "" {
+	if next != "" {
 		if found, err = r.Cluster.Resolve(r.ctx, next); err != nil {
 			return nil, err
 		}
 		names = slices.Concat(names, found.Names)
 	}
-	return r.resized(names, func(rules []*policy.Rule, body []byte) ([]byte, error) {
+	return r.resized(names, group, func(rules []*policy.Rule, body []byte) ([]byte, error) {
 		kind := controlResize
 		if gjson.GetBytes(body, "mappings").Exists() {
 			kind = controlCreate
@@ -206,17 +228,21 @@ func (r *request) rollover() (Transform, error) {
 	})
 }
 
-// resized carries a body that makes an index out of another one; names are those of both.
-func (r *request) resized(names []string, change func(rules []*policy.Rule, body []byte) ([]byte, error)) (Transform, error) {
+// resized carries a body that makes an index out of another one; names are those of both. What is in group comes to be known by the
+// aliases in the body.
+func (r *request) resized(names, group []string, change func(rules []*policy.Rule, body []byte) ([]byte, error)) (Transform, error) {
 	return r.controlled(func(body []byte) ([]byte, error) {
 		if len(bytes.TrimSpace(body)) == 0 {
-			return body, nil
+			return body, r.change(r.ctx, group)
 		}
 		if err := strictJSON(body); err != nil {
 			return nil, documentFault(err)
 		}
 		aliases, err := r.bodyAliases(body)
 		if err != nil {
+			return nil, err
+		}
+		if err := r.change(r.ctx, slices.Concat(group, aliases)); err != nil {
 			return nil, err
 		}
 		rules := r.rulesOf(slices.Concat(names, aliases))
@@ -284,6 +310,9 @@ func (r *request) reindex(body []byte) error {
 	dest := doc.Get("dest.index").String()
 	if dest == "" || len(sources) == 0 {
 		return nil // Elasticsearch says what is missing
+	}
+	if err := r.writing.enter(r.ctx, dest); err != nil {
+		return err
 	}
 	to, err := r.place(r.ctx, dest)
 	if err != nil {

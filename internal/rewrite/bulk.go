@@ -47,6 +47,7 @@ func (it *item) end() int {
 type bulk struct {
 	eng      *Engine
 	call     *Call
+	writing  *writing
 	index    string // default index, from path or query
 	routing  string // default routing
 	query    string // of the request, for repeated items
@@ -273,7 +274,11 @@ func (t *bulk) placeOf(ctx context.Context, index string) *bulkPlace {
 	if !ok {
 		pl = &bulkPlace{place: place{name: index}}
 		if index != "" { // without a name Elasticsearch refuses the item itself
-			found, err := t.eng.place(AsOf(ctx, t.placed), index)
+			err := t.writing.enter(ctx, index)
+			var found *place
+			if err == nil {
+				found, err = t.eng.place(AsOf(ctx, t.placed), index)
+			}
 			if err != nil {
 				pl.fault = asFault(err)
 			} else {

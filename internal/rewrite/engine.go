@@ -138,6 +138,8 @@ type Engine struct {
 	Cluster Cluster
 	Budget  Budget
 	Limits  Limits
+	// Turns, if not nil, keeps writes apart from changes of names.
+	Turns *Turns
 
 	compiled compiled
 }

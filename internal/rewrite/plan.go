@@ -33,14 +33,19 @@ func (e *Engine) Plan(ctx context.Context, call *Call) (*Plan, error) {
 	if fault = r.checkParams(); fault != nil {
 		return nil, fault
 	}
+	if r.Turns != nil {
+		p.Done = r.takeTurns(p.Done)
+	}
 	transform, err := r.transform(p)
 	if err != nil {
+		r.writing.exit()
 		return nil, err
 	}
 	if transform == nil {
 		return p, nil
 	}
 	if fault = r.checkDialect(transform); fault != nil {
+		r.writing.exit()
 		transform.Close()
 		return nil, fault
 	}
@@ -55,6 +60,9 @@ type request struct {
 	ctx    context.Context
 	call   *Call
 	params []param
+
+	writing  *writing
+	turnEnds func() // of a change of names
 }
 
 func refuse(status int, kind, reason string) *Fault {
@@ -244,11 +252,14 @@ func (r *request) writeIndex() (*place, error) {
 	if index == "" || strings.ContainsAny(index, ",*") {
 		return nil, refuse(400, "esproxy_bad_request", "a write needs the name of one index, alias or data stream in the path")
 	}
+	if err := r.writing.enter(r.ctx, index); err != nil {
+		return nil, err
+	}
 	return r.place(r.ctx, index)
 }
 
 func (r *request) bulk() (Transform, error) {
-	t := &bulk{eng: r.Engine, call: r.call, index: r.value("index"), routing: r.value("routing"), started: time.Now()}
+	t := &bulk{eng: r.Engine, call: r.call, writing: r.writing, index: r.value("index"), routing: r.value("routing"), started: time.Now()}
 	t.query = keepParams(r.call.Query, func(name string) bool {
 		switch name {
 		case "index", "filter_path", "pretty", "human", "format":
@@ -330,6 +341,11 @@ func (r *request) filtersSource() bool {
 
 // search carries every request whose body is a query.
 func (r *request) search() (Transform, error) {
+	if r.verdict == verdictUpdateByQuery {
+		if err := r.writing.enter(r.ctx, r.value("index")); err != nil {
+			return nil, err
+		}
+	}
 	in, err := r.reach(r.ctx, r.value("index"))
 	if err != nil {
 		return nil, err
@@ -477,6 +493,11 @@ func (r *request) read() (Transform, error) {
 func (r *request) unread() error {
 	index, ok := r.values["index"]
 	if ok {
+		if r.method != "GET" && r.method != "HEAD" { // some write documents
+			if err := r.writing.enter(r.ctx, index); err != nil {
+				return err
+			}
+		}
 		in, err := r.reach(r.ctx, index)
 		if err != nil {
 			return err
@@ -513,9 +534,9 @@ func (r *request) copyIndex() (Transform, error) {
 		return r.sameRules(r.value("index"), rules, "the index ["+r.value("index")+"]")
 	}
 	if err := same(nil); err != nil || !r.call.HasBody {
-		return nil, err
+		return nil, err // a copy has none of the aliases of its source
 	}
-	return r.resized(slices.Concat(from.Names, to.Names), func(rules []*policy.Rule, body []byte) ([]byte, error) {
+	return r.resized(slices.Concat(from.Names, to.Names), to.Names, func(rules []*policy.Rule, body []byte) ([]byte, error) {
 		aliases, err := r.bodyAliases(body)
 		if err != nil {
 			return nil, err

@@ -108,6 +108,11 @@ func renameItem(item []byte) []byte {
 func (t *bulk) repeatUpdate(ctx context.Context, x *repeat) ([]byte, error) {
 	var a action
 	var u updateBody
+	writing := t.eng.Turns.write() // the bulk's own turn may have ended
+	defer writing.exit()
+	if err := writing.enter(ctx, x.name); err != nil {
+		return nil, err
+	}
 	pl, err := t.eng.place(ctx, x.name)
 	if err != nil || pl.t == nil {
 		return nil, err
