@@ -187,7 +187,7 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 			defer mu.Unlock()
 			views = slices.DeleteFunc(views, func(v *cluster.Cluster) bool { return v == old })
 		})
-		go checkStoredKeys(ctx, c, log) // ends with ctx; a reload waits for no answer of the cluster
+		go checkStored(ctx, c, log) // ends with ctx; a reload waits for no answer of the cluster
 		return c.state, nil
 	}
 	if srv, err = proxy.New(cfg); err != nil {
@@ -223,7 +223,7 @@ func serve(ctx context.Context, env environ, load func() (*settings, error), sta
 			if started != nil {
 				started(srv, first)
 			}
-			checkStoredKeys(ctx, first, log)
+			checkStored(ctx, first, log)
 		case <-ctx.Done():
 		}
 	})

@@ -239,6 +239,16 @@ func (c *unopenedCounter) Opened(*policy.Field, policy.Reveal, string, int) {}
 func (c *unopenedCounter) Unopened(_ string, n int)                         { c.n += n }
 func (c *unopenedCounter) Refused(string)                                   {}
 
+// checkStored tells early, in the log, what is wrong with what is stored.
+func checkStored(ctx context.Context, c *core, log *slog.Logger) {
+	checkStoredKeys(ctx, c, log)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if _, err := c.cluster.CheckMappings(ctx); err != nil && ctx.Err() == nil {
+		log.Debug("mappings could not all be checked; the first write to each target checks again", "error", err)
+	}
+}
+
 // checkStoredKeys tells early, in the log, that stored values lie under other keys; writes are refused then.
 func checkStoredKeys(ctx context.Context, c *core, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)

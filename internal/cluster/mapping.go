@@ -20,6 +20,7 @@ type mappingPlan struct {
 	put      []byte // body for PUT _mapping, nil when nothing is missing
 	warnings []mappingWarning
 	nested   string // the first field with a nested parent
+	fresh    bool   // the index is yet to be made, and what is put beats what templates say of a field
 }
 
 type mappingWarning struct {
@@ -77,6 +78,16 @@ func (n *putNode) repeat(existing gjson.Result) {
 // rules need.
 func planMapping(mappings string, rules []*policy.Rule) mappingPlan {
 	var p mappingPlan
+	return p.of(mappings, rules)
+}
+
+// planNew is planMapping for an index that is yet to be made under the mapping of its templates.
+func planNew(mappings string, rules []*policy.Rule) mappingPlan {
+	p := mappingPlan{fresh: true}
+	return p.of(mappings, rules)
+}
+
+func (p *mappingPlan) of(mappings string, rules []*policy.Rule) mappingPlan {
 	root := &putNode{}
 	existing := gjson.Parse(mappings)
 	for _, r := range rules {
@@ -89,7 +100,7 @@ func planMapping(mappings string, rules []*policy.Rule) mappingPlan {
 	if root.props != nil {
 		p.put, _ = json.Marshal(root) // nodes hold valid JSON and always marshal
 	}
-	return p
+	return *p
 }
 
 // step is one existing object on the way to a field.
@@ -157,6 +168,9 @@ func (p *mappingPlan) field(root *putNode, existing gjson.Result, f *policy.Fiel
 func (p *mappingPlan) compare(leaf gjson.Result, f *policy.Field) json.RawMessage {
 	repair := "an existing field can't be changed in this: create a new index with " + wanted + " and reindex"
 	t := leaf.Get("type").Str
+	if p.fresh && t != "" && t != "object" && t != "nested" && t != "passthrough" && leaf.Raw != wanted {
+		return json.RawMessage(wanted)
+	}
 	switch {
 	case t == "flattened" && isFalse(leaf.Get("index")) && isFalse(leaf.Get("doc_values")):
 		// Only for objects, but a sealed value is a string: the server would refuse it.

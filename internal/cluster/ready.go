@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -174,10 +175,17 @@ func (c *Cluster) create(ctx context.Context, caller rewrite.Caller, name string
 	if err != nil {
 		return false, err
 	}
+	if !f.stream { // OpenSearch's simulation does not tell
+		t, err := c.winner(ctx, name)
+		if err != nil {
+			return false, c.unknown(err)
+		}
+		f.stream = t != nil && t.stream
+	}
 	path, body := "/"+url.PathEscape(name), []byte(nil)
 	if f.stream {
 		path = "/_data_stream/" + url.PathEscape(name)
-	} else if p := planMapping(f.mappings, rules); p.put != nil {
+	} else if p := planNew(f.mappings, rules); p.put != nil {
 		body = []byte(`{"mappings":` + string(p.put) + `}`)
 	}
 	who := caller
@@ -331,30 +339,15 @@ func settingText(r gjson.Result) string {
 // putMapping adds what protected fields lack to the mapping of a concrete index, with the proxy's own credentials. found
 // is false when there is no such index.
 func (c *Cluster) putMapping(ctx context.Context, index string, rules []*policy.Rule) (found bool, err error) {
-	path := "/" + url.PathEscape(index) + "/_mapping"
-	status, reply, err := c.ask(ctx, c.own, http.MethodGet, path, nil, maxView)
+	mappings, found, err := c.readMapping(ctx, index)
 	switch {
-	case err != nil:
-		return false, c.unknown(err)
-	case status == http.StatusNotFound:
-		return false, nil
-	case isDenied(status):
-		c.warnMapping(index, status)
+	case errors.Is(err, errDenied):
 		return true, nil
-	case status != http.StatusOK:
-		return false, c.unknown(statusError(status))
-	case !gjson.ValidBytes(reply):
-		return false, c.unknown(errGarbage)
+	case err != nil || !found:
+		return false, err
 	}
-	mappings := ""
-	gjson.ParseBytes(reply).ForEach(func(_, v gjson.Result) bool {
-		mappings = v.Get("mappings").Raw
-		return false
-	})
 	p := planMapping(mappings, rules)
-	for _, w := range p.warnings {
-		c.warnOnce("the mapping of a protected field does not fit", "index", index, "field", w.path, "problem", w.problem, "repair", w.repair)
-	}
+	c.warnMappings(index, p, mappings, rules)
 	if p.nested != "" && c.synthetic(ctx, index, mappings) {
 		c.warnOnce("the index keeps a synthetic _source", "index", index, "field", p.nested,
 			"problem", "arrays of objects come back as parallel arrays, so which values belong together may be lost",
@@ -363,7 +356,7 @@ func (c *Cluster) putMapping(ctx context.Context, index string, rules []*policy.
 	if p.put == nil {
 		return true, nil
 	}
-	status, reply, err = c.ask(ctx, c.own, http.MethodPut, path, p.put, 1<<20)
+	status, reply, err := c.ask(ctx, c.own, http.MethodPut, "/"+url.PathEscape(index)+"/_mapping", p.put, 1<<20)
 	switch {
 	case err != nil:
 		return false, c.unknown(err)

@@ -193,7 +193,7 @@ func TestReadyMappings(t *testing.T) {
 		{"9.x form", `{"properties":{"card":{"type":"keyword","index":false,"doc_values":{"enabled":false}}}}`, []string{"card"},
 			`{"properties":{"card":{"type":"keyword","index":false,"doc_values":{"enabled":false},"ignore_above":2147483647}}}`, nil},
 		{"ignore_above", `{"properties":{"card":{"type":"keyword","index":false,"doc_values":false,"ignore_above":256,"store":true}}}`, []string{"card"},
-			`{"properties":{"card":{"type":"keyword","index":false,"doc_values":false,"ignore_above":2147483647,"store":true}}}`, nil},
+			`{"properties":{"card":{"type":"keyword","index":false,"doc_values":false,"ignore_above":2147483647,"store":true}}}`, []string{"stores or indexes it once more"}},
 		{"nested", `{"properties":{"n":{"type":"nested","properties":{"o":{"properties":{}}}}}}`, []string{"n.o.p"},
 			`{"properties":{"n":{"properties":{"o":{"properties":{"p":` + sealedMapping + `}}},"type":"nested"}}}`, nil},
 		{"flattened", `{"properties":{"f":{"type":"flattened","index":false}}}`, []string{"f.x"}, ``, []string{"flattened", "32,766"}},

@@ -112,7 +112,8 @@ func (e *Engine) control(kind controlKind, rules []*policy.Rule, body []byte) ([
 // controlPass is the state of one pass over one control body.
 type controlPass struct {
 	*guard
-	edits []edit
+	stored bool // the mapping is one that the server gave
+	edits  []edit
 }
 
 // edit replaces body[start:end].

@@ -58,9 +58,12 @@ func (c *controlPass) mapping(p controlPlace, add []*policy.Field) error {
 		return mappingFault("the mapping must be a JSON object, so that its protected fields can be seen")
 	}
 	for i := range v.kids {
-		if m := &v.kids[i]; m.isObject() && !mappingMembers[string(m.name)] {
+		if m := &v.kids[i]; m.isObject() && !mappingMembers[string(m.name)] && !c.stored {
 			return mappingFault("the mapping is nested under a type, or has a member that is not known here; give [properties] and the other members directly under the mapping")
 		}
+	}
+	if f := c.documentNames(v.member("_meta"), ""); f != nil {
+		return mappingConflict(f, "[_meta] holds a value of that name in clear, which Elasticsearch would keep in the cluster's state")
 	}
 	if err := c.sourceFilter(v.member("_source")); err != nil {
 		return err
@@ -206,6 +209,11 @@ func (c *controlPass) property(m *treeValue, path string, found *definitions) er
 		}
 	}
 	if kind == "alias" {
+		for _, r := range c.rules {
+			if r.Subject != "" && (atOrUnder([]byte(path), r.Subject) || above([]byte(path), r.Subject)) {
+				return mappingFault("the mapping gives the name [" + path + "] to another field (type alias), but rule [" + r.Name + "] takes its subject from [" + r.Subject + "]; give the alias another name")
+			}
+		}
 		if f := c.listed(m.member("path")); f != nil {
 			return mappingConflict(f, "this mapping gives it a second name by a field of type alias")
 		}
@@ -240,7 +248,7 @@ func (c *controlPass) leaf(m *treeValue, f *policy.Field, kind string) error {
 		case "type", "index", "doc_values", "meta", "synthetic_source_keep", "index_options", "similarity":
 		case "ignore_above":
 			limited = true
-			if n, err := strconv.ParseInt(string(c.text(o)), 10, 64); err != nil || n < ignoreAbove {
+			if n, err := strconv.ParseInt(string(c.text(o)), 10, 64); (err != nil || n < ignoreAbove) && !c.stored { // of a stored one it can be raised
 				return mappingConflict(f, "this mapping ignores long values of it (ignore_above)")
 			}
 		case "store", "norms", "eager_global_ordinals", "split_queries_on_whitespace", "time_series_dimension":
@@ -265,8 +273,25 @@ func (c *controlPass) leaf(m *treeValue, f *policy.Field, kind string) error {
 	return nil
 }
 
-// isFalse reports whether v is false, or the string that the server takes for it.
+// MappingFault tells why sealed values of the rules cannot rest under a mapping as a server gives it ("properties" and
+// so on), nil if they can. What a put mapping mends does not count.
+func MappingFault(rules []*policy.Rule, mapping []byte) *Fault {
+	root, err := strictTree(mapping)
+	if err != nil || !root.isObject() {
+		return nil // an index without a mapping
+	}
+	c := &controlPass{guard: newGuard(rules, mapping), stored: true}
+	if err := c.mapping(controlPlace{at: &root}, nil); err != nil {
+		return asFault(err)
+	}
+	return nil
+}
+
+// isFalse reports whether v is false, the string that the server takes for it, or {"enabled": false}, as newer servers write doc_values.
 func isFalse(c *controlPass, v *treeValue) bool {
+	if v.isObject() {
+		v = v.member("enabled")
+	}
 	return v != nil && v.isScalar() && string(c.text(v)) == "false"
 }
 

@@ -98,6 +98,26 @@ func TestControlRewrites(t *testing.T) {
 	}
 }
 
+func TestMappingFault(t *testing.T) {
+	rules := controlEngine(t).Policy.Rules[:1]
+	for _, c := range []struct{ mapping, says string }{
+		{``, ""}, {`{}`, ""}, {`{"_data_stream_timestamp":{"enabled":true},"_new_thing":{"x":1},"dynamic_templates":[{"s":{"match":"c*","mapping":{"copy_to":"all"}}}]}`, ""},
+		{`{"properties":{"card":` + SealedMapping + `,"pay":{"type":"nested","properties":{"note":{"type":"text"}}}}}`, ""},
+		{`{"properties":{"card":{"type":"keyword","index":false,"doc_values":{"enabled":false}}}}`, ""},
+		{`{"properties":{"card":{"type":"keyword","index":false,"doc_values":false,"ignore_above":10}}}`, ""},
+		{`{"properties":{"card":{"type":"keyword","index":false,"doc_values":false,"fields":{"raw":{"type":"keyword"}}}}}`, "fields"},
+		{`{"properties":{"card":{"type":"keyword","index":false,"doc_values":false,"copy_to":["all"]}}}`, "copy_to"},
+		{`{"properties":{"card":{"type":"text"}}}`, "another type"},
+		{`{"_source":{"enabled":false}}`, "_source"}, {`{"_source":{"mode":"synthetic"}}`, ""}, {`{"_source":{"excludes":["card"]}}`, "[card]"},
+		{`{"runtime":{"username":{"type":"keyword"}}}`, "[username]"},
+	} {
+		f := MappingFault(rules, []byte(c.mapping))
+		if f == nil != (c.says == "") || f != nil && !strings.Contains(f.Reason, c.says) {
+			t.Errorf("%s: %v, want %q", c.mapping, f, c.says)
+		}
+	}
+}
+
 func TestControlRefuses(t *testing.T) {
 	e := controlEngine(t)
 	conflict, query, bad := "esproxy_mapping_conflict", "esproxy_protected_query", "esproxy_bad_request"
@@ -124,6 +144,9 @@ func TestControlRefuses(t *testing.T) {
 		{controlMapping, `{"properties":{"pay":{"type":"flattened"}}}`, conflict, "flattened"},
 		{controlMapping, `{"properties":{"pay":{"type":"flattened","index":false}}}`, conflict, "flattened"},
 		{controlMapping, `{"properties":{"x":{"type":"alias","path":"card"}}}`, conflict, "alias"},
+		{controlMapping, `{"properties":{"username":{"type":"alias","path":"x"}}}`, conflict, "[username]"},
+		{controlMapping, `{"properties":{"user":{"properties":{"name":{"type":"keyword"}}}},"_meta":{"a":1,"card":"4111"}}`, conflict, "[card]"},
+		{controlMapping, `{"_meta":{"pay":[{"cards.pan":4111}]}}`, conflict, "[pay.cards.pan]"},
 		{controlMapping, `{"properties":{"x":{"type":"text","copy_to":["y","card"]}}}`, conflict, "copy_to"},
 		{controlMapping, `{"properties":{"x":{"type":"keyword","script":"emit(params._source.card)"}}}`, conflict, "script"},
 		{controlMapping, `{"runtime":{"card":{"type":"keyword"}}}`, conflict, "[card]"},
