@@ -27,7 +27,7 @@ func parseQuery(raw string) ([]param, *Fault) {
 		n, err1 := url.QueryUnescape(name)
 		v, err2 := url.QueryUnescape(value)
 		if err1 != nil || err2 != nil || !utf8.ValidString(n) || !utf8.ValidString(v) {
-			return nil, &Fault{Status: 400, Type: "esproxy_bad_request", Reason: "the query of the URL does not decode: a percent sign must be followed by two hexadecimal digits, and the result must be UTF-8"}
+			return nil, badQueryFault()
 		}
 		for _, have := range out {
 			if have.name == n {

@@ -23,10 +23,20 @@ func (e *Engine) Plan(ctx context.Context, call *Call) (*Plan, error) {
 	if m.changesNames() {
 		p.Done = e.Cluster.Changed
 	}
-	if m.verdict == verdictPass {
+	if err := e.checkLine(ctx, m, call); err != nil {
+		return nil, err
+	}
+	if m.verdict == verdictPass && !call.HasBody {
 		return p, nil
 	}
 	r := &request{Engine: e, ctx: ctx, call: call, matched: m}
+	if m.verdict == verdictPass || m.verdict == verdictAdmin {
+		var err error
+		if p.Transform, err = r.passing(); err != nil {
+			return nil, err
+		}
+		return p, nil
+	}
 	if r.params, fault = parseQuery(call.Query); fault != nil {
 		return nil, fault
 	}
@@ -73,10 +83,7 @@ func refuse(status int, kind, reason string) *Fault {
 // are one map to Elasticsearch (RestRequest.params).
 func (r *request) checkParams() *Fault {
 	for _, p := range r.params {
-		switch p.name {
-		case "source", "source_content_type":
-			return refuse(400, "esproxy_bad_request", "the parameter ["+p.name+"] carries a body in the URL, where it would be logged; send it as the body")
-		case "type":
+		if p.name == "type" {
 			return refuse(400, "esproxy_bad_request", "the parameter [type] is not supported; types are gone from Elasticsearch")
 		}
 		if v, ok := r.values[p.name]; ok && v != p.value {
@@ -97,6 +104,9 @@ func (r *request) value(name string) string {
 
 // checkDialect refuses bodies and replies in other forms than JSON where bodies are read.
 func (r *request) checkDialect(t Transform) *Fault {
+	if q, ok := t.(*query); ok && q.opening == nil && (r.verdict == verdictScroll || r.verdict == verdictMget || r.verdict == verdictGet || r.verdict == verdictSource || r.verdict == verdictAsyncGet) {
+		return nil // looked at in read
+	}
 	if r.call.HasBody {
 		if fault := jsonOnly(r.call.ContentType); fault != nil {
 			return fault
@@ -173,14 +183,19 @@ func compat7Fault() *Fault {
 
 // jsonOnly refuses content types other than JSON in UTF-8. Elasticsearch itself refuses a body without a type.
 func jsonOnly(values []string) *Fault {
+	if len(values) == 1 && compat7(values[0]) {
+		return compat7Fault()
+	}
+	return jsonKind(values)
+}
+
+// jsonKind is jsonOnly for bodies that hold no document and are the same in version 7.
+func jsonKind(values []string) *Fault {
 	if len(values) == 0 {
 		return nil
 	}
 	if len(values) > 1 || strings.Contains(values[0], ",") {
 		return refuse(400, "esproxy_content_type", "the request has more than one Content-Type; send one")
-	}
-	if compat7(values[0]) {
-		return compat7Fault()
 	}
 	kind, params, err := mime.ParseMediaType(values[0])
 	if err != nil {
@@ -457,20 +472,25 @@ func (r *request) explain() (Transform, error) {
 
 // read carries requests that bring no query and return documents.
 func (r *request) read() (Transform, error) {
-	if r.call.HasBody && (r.verdict == verdictGet || r.verdict == verdictSource) {
-		// Elasticsearch refuses such a body too, but by then it would be out of sight.
-		in, err := r.reach(r.ctx, r.value("index"))
-		if err != nil {
-			return nil, err
-		}
-		if len(in.rules) > 0 {
-			return nil, refuse(400, "esproxy_bad_request", "reading a document takes no body; send the request without one")
-		}
+	q := &query{whole: whole{eng: r.Engine, call: r.call}}
+	var err error
+	switch r.verdict {
+	case verdictScroll:
+		q.check, err = r.members()
+	case verdictMget:
+		q.check, err = r.membersOnly(checkMget)
+	default:
+		q.check, err = r.noBody()
+	}
+	if err != nil {
+		return nil, err
 	}
 	if r.call.Viewer == nil || r.call.Method == "HEAD" {
-		return nil, nil
+		if q.check == nil {
+			return nil, nil
+		}
+		return q, nil
 	}
-	q := &query{whole: whole{eng: r.Engine, call: r.call}}
 	switch r.verdict {
 	case verdictScroll:
 		q.opening = r.opening(replySearch, "")

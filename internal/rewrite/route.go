@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -18,6 +19,7 @@ type route struct {
 	reply                 string   // verdict on the reply: pass, open, items, none or the name of another rewriting; for people and tests
 	reason                string   // of both verdicts, in words for the refusal and for docs/endpoints.md
 	params                []string // name of each path segment that is a parameter, "" for fixed words
+	members               []string // what a body is documented to have at its top, for all rows of this form together
 }
 
 // verdict names what is done with a request.
@@ -25,7 +27,8 @@ type verdict string
 
 // The verdicts of the table. What each does stands in plan.go.
 const (
-	verdictPass              verdict = "pass"        // both bodies pass unread
+	verdictPass              verdict = "pass"        // the API takes no body; one that holds something is refused
+	verdictAdmin             verdict = "admin"       // the body is read strictly and passes as it is
 	verdictRefuse            verdict = "refuse"      // refused, unless every target is a system index that no rule names
 	verdictUnprotected       verdict = "unprotected" // passes where no rule applies to any target
 	verdictBulk              verdict = "bulk"
@@ -119,6 +122,7 @@ func mustParseRoutes(tsv string) *routeNode {
 		if n.methods[r.method] == nil { // templates that differ in parameter names alone: the first counts
 			n.methods[r.method] = r
 		}
+		n.methods[r.method].members = append(n.methods[r.method].members, documentedMembers[r.api]...)
 	}
 	return root
 }
@@ -156,7 +160,7 @@ type matched struct {
 }
 
 // findRoute finds the row for a request line. Parameters are decoded after matching.
-func findRoute(method, path string) (*matched, *Fault) {
+func findRoute(method, path string) (_ *matched, fault *Fault) {
 	segs := splitPath(path)
 	for _, s := range segs {
 		if s == "" {
@@ -166,7 +170,13 @@ func findRoute(method, path string) (*matched, *Fault) {
 	r, known := routes.find(method, segs)
 	if r == nil {
 		if method == "OPTIONS" && known {
-			return &matched{route: &route{method: method, template: "(options)", api: "options", verdict: verdictPass}}, nil
+			m := &matched{route: &route{method: method, template: "(options)", api: "options", verdict: verdictPass}, values: make(map[string]string)}
+			for i, s := range segs {
+				if m.values[strconv.Itoa(i)], fault = decodeSegment(s); fault != nil {
+					return nil, fault
+				}
+			}
+			return m, nil
 		}
 		return nil, unknownEndpoint(method, known)
 	}
@@ -175,10 +185,13 @@ func findRoute(method, path string) (*matched, *Fault) {
 		if name == "" {
 			continue
 		}
-		v, err := url.PathUnescape(segs[i])
-		// Elasticsearch replaces what is not UTF-8, so that a look-up might find another document.
-		if err != nil || !utf8.ValidString(v) {
-			return nil, &Fault{Status: 400, Type: "esproxy_bad_request", Reason: "the path does not decode: a percent sign must be followed by two hexadecimal digits, and the result must be UTF-8"}
+		v, fault := decodeSegment(segs[i])
+		if fault != nil {
+			return nil, fault
+		}
+		// No index is called so: this is an endpoint of a plugin or a later version, such as OpenSearch's _bulk/stream.
+		if name == "index" && strings.HasPrefix(v, "_") && !strings.HasPrefix(v, "_all") {
+			return nil, unknownEndpoint(method, false)
 		}
 		// No type of version 7 began with an underscore: this is an endpoint of a plugin or a later version.
 		if name == "type" && strings.HasPrefix(v, "_") && strings.HasPrefix(r.api, "compat7.") {
@@ -187,6 +200,15 @@ func findRoute(method, path string) (*matched, *Fault) {
 		m.values[name] = v
 	}
 	return m, nil
+}
+
+func decodeSegment(seg string) (string, *Fault) {
+	v, err := url.PathUnescape(seg)
+	// Elasticsearch replaces what is not UTF-8, so that a look-up might find another document.
+	if err != nil || !utf8.ValidString(v) {
+		return "", refuse(400, "esproxy_bad_request", "the path does not decode: a percent sign must be followed by two hexadecimal digits, and the result must be UTF-8")
+	}
+	return v, nil
 }
 
 // unknownEndpoint refuses what the table does not have. known tells that it has the path with another method.

@@ -24,7 +24,7 @@ func tableRows(t testing.TB) (rows [][]string) {
 
 // knownVerdicts are those that transform and administration tell apart, and pass.
 var knownVerdicts = map[verdict]bool{
-	verdictPass: true, verdictRefuse: true, verdictUnprotected: true, verdictBulk: true, verdictDoc: true, verdictCreate: true, verdictUpdate: true,
+	verdictPass: true, verdictAdmin: true, verdictRefuse: true, verdictUnprotected: true, verdictBulk: true, verdictDoc: true, verdictCreate: true, verdictUpdate: true,
 	verdictSearch: true, verdictAsync: true, verdictAsyncGet: true, verdictScroll: true, verdictMsearch: true, verdictMget: true, verdictGet: true,
 	verdictSource: true, verdictExplain: true, verdictQuery: true, verdictTermsEnum: true, verdictUpdateByQuery: true, verdictReindex: true,
 	verdictCopy: true, verdictCreateIndex: true, verdictRollover: true, verdictMapping: true, verdictIndexTemplate: true,
@@ -158,6 +158,9 @@ func TestRouteRefuses(t *testing.T) {
 		"TRACE /":                      {403, "esproxy_unknown_endpoint", "method [TRACE]"},
 		"OPTIONS /user/foo/bar/baz":    {403, "esproxy_unknown_endpoint", ""},
 		"GET /_unknown/endpoint/of/es": {403, "esproxy_unknown_endpoint", ""},
+		"POST /_bulk/stream":           {403, "esproxy_unknown_endpoint", ""},
+		"GET /_foo":                    {403, "esproxy_unknown_endpoint", ""},
+		"POST /%5Ffoo/_doc":            {403, "esproxy_unknown_endpoint", ""},
 		"PUT //user/_doc/1":            {400, "esproxy_bad_request", "empty segment"},
 		"PUT /user//_doc/1":            {400, "esproxy_bad_request", "empty segment"},
 		"PUT /user/_doc//1":            {400, "esproxy_bad_request", "empty segment"},

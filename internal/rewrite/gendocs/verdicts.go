@@ -79,7 +79,11 @@ var verdicts = []struct{ name, sentence, limits string }{
 	{"unprotected", "Passes, both bodies untouched, where no rule applies to any target; refused for protected targets, for the reason that stands over each list.", ""},
 	{"refuse", "Refused with `esproxy_refused_endpoint`, unless the policy has no rules or every target in the path is a system index that no rule names.", ""},
 	{
-		"pass", "Both bodies pass untouched, and are not read.",
-		"that nobody puts a protected value where it does not belong, such as the name of an index, a description or the metadata of a policy: it goes up as written.",
+		"admin", "The body is read strictly and passes as it is. Members that Elasticsearch's specification gives this API pass whatever they are called; any other is refused when it holds a value, a query or a script for a protected field.",
+		"that nobody puts a protected value into what the API documents, such as a description or the metadata of a user.",
+	},
+	{
+		"pass", "Passes as it is. The API takes no body: one that holds something is refused, as Elasticsearch does too, unless no rule applies to the index in the path.",
+		"that nobody puts a protected value into the name of an index or an object: it goes up as written, unless it begins with the path of a protected field and a colon or an equals sign.",
 	},
 }
