@@ -193,8 +193,8 @@ func findRoute(method, path string) (_ *matched, fault *Fault) {
 		if name == "index" && strings.HasPrefix(v, "_") && !strings.HasPrefix(v, "_all") {
 			return nil, unknownEndpoint(method, false)
 		}
-		// No type of version 7 began with an underscore: this is an endpoint of a plugin or a later version.
-		if name == "type" && strings.HasPrefix(v, "_") && strings.HasPrefix(r.api, "compat7.") {
+		// No index or type of version 7 begins with an underscore: this is an endpoint of a plugin or a later version.
+		if strings.HasPrefix(v, "_") && (name == "type" || name == "index") && strings.HasPrefix(r.api, "compat7.") {
 			return nil, unknownEndpoint(method, false)
 		}
 		m.values[name] = v
