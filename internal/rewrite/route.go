@@ -193,8 +193,7 @@ func findRoute(method, path string) (_ *matched, fault *Fault) {
 		if name == "index" && strings.HasPrefix(v, "_") && !strings.HasPrefix(v, "_all") {
 			return nil, unknownEndpoint(method, false)
 		}
-		// No index or type of version 7 begins with an underscore: this is an endpoint of a plugin or a later version.
-		if strings.HasPrefix(v, "_") && (name == "type" || name == "index") && strings.HasPrefix(r.api, "compat7.") {
+		if name == "type" && strings.HasPrefix(v, "_") { // nor is any type
 			return nil, unknownEndpoint(method, false)
 		}
 		m.values[name] = v

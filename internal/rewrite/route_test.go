@@ -154,7 +154,6 @@ func TestRouteRefuses(t *testing.T) {
 		"put /user/_doc/1":             {403, "esproxy_unknown_endpoint", "method [put]"},
 		"POST /user/%5Fdoc":            {403, "esproxy_unknown_endpoint", ""},
 		"POST /user/_do%63/1":          {403, "esproxy_unknown_endpoint", ""},
-		"POST /_bulk/stream":           {403, "esproxy_unknown_endpoint", ""},
 		"PUT /user/_DOC/1":             {403, "esproxy_unknown_endpoint", ""},
 		"TRACE /":                      {403, "esproxy_unknown_endpoint", "method [TRACE]"},
 		"OPTIONS /user/foo/bar/baz":    {403, "esproxy_unknown_endpoint", ""},
