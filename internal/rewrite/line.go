@@ -58,7 +58,7 @@ func (e *Engine) lineRules(ctx context.Context, m *matched, call *Call) ([]*poli
 	case verdictBulk, verdictMsearch, verdictMget:
 		ok = false
 	}
-	if !ok {
+	if !ok || noIndex(name) {
 		return e.Policy.Rules, nil
 	}
 	params, fault := parseQuery(call.Query)

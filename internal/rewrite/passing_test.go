@@ -141,7 +141,7 @@ func TestAdministrationRefuses(t *testing.T) {
 		{"DELETE /user", "", `[]`, "esproxy_bad_request"}, {"GET /user/_doc/1", "", `{}{"card":"CANARY"}`, "esproxy_bad_request"},
 		{"GET /_cat/health", "", "{}\ufeff", "esproxy_bad_request"}, {"GET /_cat/health", "", "/* CANARY */{}", "esproxy_bad_request"},
 		{"GET /plain/_stats?index=user", "", `{"card":"CANARY"}`, "esproxy_bad_request"}, {"GET /plain/_stats?%69ndex=user", "", `{"card":"CANARY"}`, "esproxy_bad_request"},
-		{"OPTIONS /user/_doc/1", "", `{"card":"CANARY"}`, "esproxy_bad_request"},
+		{"GET /_plugin", "", `{"card":"CANARY"}`, "esproxy_bad_request"}, {"OPTIONS /user/_doc/1", "", `{"card":"CANARY"}`, "esproxy_bad_request"},
 		// Other dialects.
 		{"PUT /_ilm/policy/p", "application/yaml", "policy: {}", "esproxy_content_type"}, {"PUT /_ilm/policy/p", "application/cbor", "\xa0", "esproxy_content_type"},
 		{"PUT /_ilm/policy/p", "application/x-www-form-urlencoded", "card=CANARY", "esproxy_content_type"}, {"PUT /_ilm/policy/p", "application/json; charset=utf-16", `{}`, "esproxy_content_type"},
@@ -199,7 +199,7 @@ func TestOrdinaryRequestLinesPass(t *testing.T) {
 		"GET /.kibana/_doc/name:x", "PUT /plain/_doc/name:x", "GET /_cat/indices?h=index,card&s=name:asc&v", "GET /_cat/indices?h=a&h=b", "GET /_nodes/hot_threads?type=cpu", "GET /_security/api_key?name=x&username=y&realm_name=z",
 		"GET /_search?q=card:*", "GET /_search?q=_exists_:card", "GET /_search?q=name", "GET /user/_count?q=login:x", "POST /user/_refresh?card", "POST /user/_refresh?card=", "GET /_cluster/health?filter_path=card", "GET /_nodes/_all/stats",
 		"GET /user/_search?_source_includes=card&sort=card:asc", "GET /_tasks/abc:12", "GET /_cluster/state/metadata/user", "GET /plain/_search?source=%7B%7D&source_content_type=application/json",
-		"OPTIONS /user/_doc/1", "GET /_data_stream/plain?name=a",
+		"OPTIONS /user/_doc/1", "GET /_wat", "GET /_data_stream/plain?name=a",
 	} {
 		if _, fault := sendLine(e, line, "", ""); fault != nil {
 			t.Errorf("%s: %v", line, fault)
@@ -215,4 +215,69 @@ func TestHoldsNothing(t *testing.T) {
 			t.Errorf("%q", body)
 		}
 	}
+}
+
+// Ordinary request lines cost nothing to look at.
+func TestCheckLineAllocates(t *testing.T) {
+	e := adminEngine(t)
+	for _, line := range ordinaryLines {
+		m, call := lineCall(t, line)
+		if n := testing.AllocsPerRun(100, func() {
+			if err := e.checkLine(context.Background(), m, call); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", line, n)
+		}
+	}
+}
+
+var ordinaryLines = []string{"POST /_bulk", "POST /user/_bulk?filter_path=items.*.error&refresh=false", "POST /user/_search?typed_keys=true&ignore_unavailable=true&request_cache=true", "PUT /user/_doc/bmFtZQ==?routing=1"}
+
+func lineCall(t testing.TB, line string) (*matched, *Call) {
+	method, target, _ := strings.Cut(line, " ")
+	path, query, _ := strings.Cut(target, "?")
+	m, fault := findRoute(method, path)
+	if fault != nil {
+		t.Fatal(fault)
+	}
+	return m, &Call{Method: method, Path: path, Query: query}
+}
+
+func BenchmarkCheckLine(b *testing.B) {
+	e := adminEngine(b)
+	for _, line := range ordinaryLines {
+		m, call := lineCall(b, line)
+		b.Run(strings.Fields(m.method + " " + m.api)[1], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := e.checkLine(context.Background(), m, call); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func FuzzCheckMembers(f *testing.F) {
+	f.Add([]byte(`{"a":{"card":1},"password":[{"b":"card:x"}]}`))
+	f.Add([]byte(`[{"docs":[1,{"x":{}}]}]`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if strictJSON(body) != nil {
+			return
+		}
+		e := adminEngine(t)
+		for _, documented := range [][]string{nil, {"password"}, {"*"}} {
+			err := checkMembers(e.Policy.Rules, documented, body)
+			root, _ := strictTree(body)
+			g := newGuard(e.Policy.Rules, body)
+			// What stands at a protected path from the root on is found however it is written.
+			if err == nil && documented == nil && g.documentNames(&root, "") != nil && g.heldAt(&root, nil, nil, true) != nil {
+				t.Errorf("%q passes", body)
+			}
+		}
+		if err := checkMget(e.Policy.Rules, body); err != nil {
+			_ = asFault(err)
+		}
+	})
 }

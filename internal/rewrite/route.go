@@ -189,8 +189,9 @@ func findRoute(method, path string) (_ *matched, fault *Fault) {
 		if fault != nil {
 			return nil, fault
 		}
-		// No index is called so: this is an endpoint of a plugin or a later version, such as OpenSearch's _bulk/stream.
-		if name == "index" && strings.HasPrefix(v, "_") && !strings.HasPrefix(v, "_all") {
+		// No index is called so: this is an endpoint of a plugin or a later version, such as OpenSearch's _bulk/stream. Where no
+		// body belongs the server may say so.
+		if name == "index" && r.verdict != verdictPass && noIndex(v) {
 			return nil, unknownEndpoint(method, false)
 		}
 		if name == "type" && strings.HasPrefix(v, "_") { // nor is any type
@@ -199,6 +200,11 @@ func findRoute(method, path string) (_ *matched, fault *Fault) {
 		m.values[name] = v
 	}
 	return m, nil
+}
+
+// noIndex reports whether no index can have a name.
+func noIndex(name string) bool {
+	return strings.HasPrefix(name, "_") && !strings.HasPrefix(name, "_all")
 }
 
 func decodeSegment(seg string) (string, *Fault) {

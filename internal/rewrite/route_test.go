@@ -159,7 +159,7 @@ func TestRouteRefuses(t *testing.T) {
 		"OPTIONS /user/foo/bar/baz":    {403, "esproxy_unknown_endpoint", ""},
 		"GET /_unknown/endpoint/of/es": {403, "esproxy_unknown_endpoint", ""},
 		"POST /_bulk/stream":           {403, "esproxy_unknown_endpoint", ""},
-		"GET /_foo":                    {403, "esproxy_unknown_endpoint", ""},
+		"PUT /_foo":                    {403, "esproxy_unknown_endpoint", ""},
 		"POST /%5Ffoo/_doc":            {403, "esproxy_unknown_endpoint", ""},
 		"PUT //user/_doc/1":            {400, "esproxy_bad_request", "empty segment"},
 		"PUT /user//_doc/1":            {400, "esproxy_bad_request", "empty segment"},
