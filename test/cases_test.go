@@ -13,7 +13,7 @@ import (
 )
 
 // TestCases runs the files in cases/. A file is a txtar archive, headed by what it is about; a line "needs: real" there means that
-// the embedded node cannot carry it. A section policy.yaml stands for the usual policy, env for further environment. Then
+// the embedded node cannot carry it, "needs: opensearch" that the case runs against an OpenSearch alone. A section policy.yaml stands for the usual policy, env for further environment. Then
 // sections NAME.req and NAME.want follow each other.
 //
 // A request is a request line, headers, an empty line and the body; $P is the prefix of all index names. Lines
@@ -51,10 +51,13 @@ func runCase(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	ar := txtar.Parse(data)
-	if strings.Contains(string(ar.Comment), "needs: real") {
-		needReal(t)
-	}
 	var c config
+	switch comment := string(ar.Comment); {
+	case strings.Contains(comment, "needs: real"):
+		needReal(t)
+	case strings.Contains(comment, "needs: opensearch"):
+		c.server = needOpenSearch(t)
+	}
 	var steps []txtar.File
 	for _, f := range ar.Files {
 		switch f.Name {

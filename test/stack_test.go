@@ -67,6 +67,16 @@ func needReal(t *testing.T) {
 	}
 }
 
+// needOpenSearch gives the address of an OpenSearch, which has data streams. It ends the test when there is none.
+func needOpenSearch(t *testing.T) string {
+	t.Helper()
+	u := strings.TrimRight(os.Getenv("ESPROXY_TEST_OS_URL"), "/")
+	if u == "" {
+		t.Skip("needs an OpenSearch: set ESPROXY_TEST_OS_URL")
+	}
+	return u
+}
+
 // recorded is one request as the proxy sent it.
 type recorded struct {
 	method, target string
@@ -505,6 +515,11 @@ func (s *stack) must(a answer, status int) answer {
 }
 
 func (s *stack) deleteIndices() {
+	if s.server == strings.TrimRight(os.Getenv("ESPROXY_TEST_OS_URL"), "/") {
+		for _, what := range []string{"_data_stream", "_index_template", "_template"} {
+			s.direct("DELETE", "/"+what+"/"+s.prefix+"*", "")
+		}
+	}
 	a := s.direct("GET", "/_cat/indices?format=json&h=index&expand_wildcards=all", "")
 	var list []struct{ Index string }
 	if json.Unmarshal([]byte(a.body), &list) != nil {
