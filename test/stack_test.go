@@ -526,7 +526,7 @@ func (s *stack) deleteIndices() {
 		return
 	}
 	for _, i := range list {
-		if strings.HasPrefix(i.Index, s.prefix) {
+		if strings.Contains(i.Index, s.prefix) {
 			s.direct("DELETE", "/"+i.Index, "")
 		}
 	}
