@@ -18,7 +18,7 @@ func printPolicy(w io.Writer, pol *policy.Policy) {
 		if r.Subject != "" {
 			subject = "subject " + r.Subject
 		}
-		fmt.Fprintf(t, "rule %s\tindices %s\t%s, %s\n", r.Name, strings.Join(r.Indices, ","), subject, r.KDF)
+		fmt.Fprintf(t, "rule %s\tindices %s\t%s, %s, sentinel %s\n", r.Name, strings.Join(r.Indices, ","), subject, r.KDF, r.Sentinel)
 		for _, f := range r.Fields {
 			fmt.Fprintf(t, "  %s\t%s\tmask %s\n", f.Path, f.Mode, f.Mask)
 		}

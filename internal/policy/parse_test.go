@@ -45,8 +45,8 @@ func TestShippedPolicy(t *testing.T) {
 	if d := cmp.Diff([]string{"user", "user-*"}, r.Indices); d != "" {
 		t.Errorf("indices (-want +got):\n%s", d)
 	}
-	if r.Subject != "username" || r.KDF != policy.HKDF || r.AllowScripts {
-		t.Errorf("got subject %q, kdf %s, scripts %v", r.Subject, r.KDF, r.AllowScripts)
+	if r.Subject != "username" || r.KDF != policy.HKDF || r.AllowScripts || r.Sentinel != policy.SentinelOff {
+		t.Errorf("got subject %q, kdf %s, scripts %v, sentinel %s", r.Subject, r.KDF, r.AllowScripts, r.Sentinel)
 	}
 	support := p.Grants["support"]
 	for path, want := range map[string]policy.Reveal{"credit_card_num": policy.Masked, "credit_card_ccv": policy.Sealed} {
@@ -70,6 +70,7 @@ rules:
     kdf: scrypt-per-subject
     subject: who.name
     scripts: allow
+    sentinel: required
     fields:
       payment.cards.pan: {mode: encrypt, mask: first6last4}
       "números": {mode: drop}
@@ -90,8 +91,8 @@ key_id: 12E45678
 	if d := cmp.Diff([]string{"payment", "cards", "pan"}, all.Fields[0].Parts); d != "" {
 		t.Errorf("parts (-want +got):\n%s", d)
 	}
-	if all.KDF != policy.ScryptPerSubject || !all.AllowScripts || all.Fields[1].Mode != policy.Drop {
-		t.Errorf("got %s, %v, %s", all.KDF, all.AllowScripts, all.Fields[1].Mode)
+	if all.KDF != policy.ScryptPerSubject || !all.AllowScripts || all.Sentinel != policy.SentinelRequired || all.Fields[1].Mode != policy.Drop {
+		t.Errorf("got %s, %v, %s, %s", all.KDF, all.AllowScripts, all.Sentinel, all.Fields[1].Mode)
 	}
 	if p.KeyID != "12e45678" || !p.Tokens.Revoked["t1"] || !p.Tokens.Revoked["2"] || p.Tokens.MaxTTL != 90*time.Minute ||
 		!p.Tokens.NotBefore.Equal(time.Date(2026, 1, 30, 23, 0, 0, 0, time.UTC)) {

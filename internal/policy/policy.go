@@ -74,6 +74,18 @@ const (
 	ScryptPerSubject
 )
 
+// Sentinel says whether the cluster itself refuses plain values at a rule's paths; see docs/operations.md.
+type Sentinel uint8
+
+const (
+	// SentinelOff leaves the check to the proxy. It is the default.
+	SentinelOff Sentinel = iota
+	// SentinelOn adds the check to indices and templates that are made through the proxy, and warns where it is missing.
+	SentinelOn
+	// SentinelRequired does the same, and refuses writes to an index without it.
+	SentinelRequired
+)
+
 // Reveal is what one grant shows of one field.
 type Reveal uint8
 
@@ -104,6 +116,7 @@ type Rule struct {
 	SubjectParts []string
 	KDF          KDF
 	AllowScripts bool // scripts: allow
+	Sentinel     Sentinel
 	Fields       []*Field
 
 	ordinal int
@@ -156,6 +169,19 @@ func (m Mask) String() string { return word(masks, m) }
 // String is the word that stands for k in fields.yaml.
 func (k KDF) String() string { return word(kdfs, k) }
 
+// String is the word that stands for s in fields.yaml.
+func (s Sentinel) String() string { return word(sentinels, s) }
+
+// ParseSentinel gives what a word of fields.yaml means, and false for any other word.
+func ParseSentinel(text string) (Sentinel, bool) {
+	for _, w := range sentinels {
+		if w.word == text {
+			return w.value, true
+		}
+	}
+	return SentinelOff, false
+}
+
 // String is the word that stands for r in fields.yaml.
 func (r Reveal) String() string { return word(reveals, r) }
 
@@ -171,6 +197,8 @@ var (
 	kdfs    = []named[KDF]{{"hkdf", HKDF}, {"scrypt-per-subject", ScryptPerSubject}}
 	reveals = []named[Reveal]{{"plain", Plain}, {"masked", Masked}, {"sealed", Sealed}}
 	scripts = []named[bool]{{"refuse", false}, {"allow", true}}
+
+	sentinels = []named[Sentinel]{{"off", SentinelOff}, {"on", SentinelOn}, {"required", SentinelRequired}}
 )
 
 func word[T comparable](words []named[T], v T) string {

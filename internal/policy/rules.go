@@ -91,8 +91,9 @@ func (p *parser) rule(n *yaml.Node, out *Policy) *Rule {
 			kdf = n
 			r.KDF, _ = choice(p, n, "kdf", kdfs)
 		}},
-		"scripts": {read: func(n *yaml.Node) { r.AllowScripts, _ = choice(p, n, "scripts", scripts) }},
-		"fields":  {required: true, read: func(n *yaml.Node) { p.fields(n, r) }},
+		"scripts":  {read: func(n *yaml.Node) { r.AllowScripts, _ = choice(p, n, "scripts", scripts) }},
+		"sentinel": {read: func(n *yaml.Node) { r.Sentinel, _ = choice(p, n, "sentinel", sentinels) }},
+		"fields":   {required: true, read: func(n *yaml.Node) { p.fields(n, r) }},
 	})
 	if !patterns {
 		r.Indices = []string{"*"}
