@@ -26,6 +26,9 @@ func (plainCluster) Ready(context.Context, rewrite.Caller, string, []*policy.Rul
 func (plainCluster) Documents(_ context.Context, _ rewrite.Caller, refs []rewrite.Ref, _ []string) ([]rewrite.Stored, error) {
 	return make([]rewrite.Stored, len(refs)), nil
 }
+func (plainCluster) Read(context.Context, rewrite.Caller, string, int64) (int, []byte, error) {
+	return 404, nil, nil
+}
 func (plainCluster) Changed() {}
 
 type freeBudget struct{}

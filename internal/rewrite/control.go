@@ -44,6 +44,15 @@ const (
 // A definition that conflicts is refused even where the patterns only overlap: the protected index would be
 // made wrong, and cannot be mended in place. dynamic_templates don't matter, as explicit mappings beat them.
 func (e *Engine) control(kind controlKind, rules []*policy.Rule, body []byte) ([]byte, error) {
+	return controlled(kind, rules, body, newGuard)
+}
+
+// control is Engine.control with stored scripts looked up.
+func (r *request) control(kind controlKind, rules []*policy.Rule, body []byte) ([]byte, error) {
+	return controlled(kind, rules, body, r.newGuard)
+}
+
+func controlled(kind controlKind, rules []*policy.Rule, body []byte, newGuard func([]*policy.Rule, []byte) *guard) ([]byte, error) {
 	if len(rules) == 0 {
 		return body, nil
 	}

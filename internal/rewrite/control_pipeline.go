@@ -279,11 +279,18 @@ func (c *controlPass) pipelineScript(p *treeValue) error {
 			return err
 		}
 	}
-	source := scriptSource(p)
-	if source == nil {
+	var text []byte
+	if source := scriptSource(p); source != nil {
+		text = c.text(source)
+	} else if id := p.member("id"); id.isScalar() && c.scripts != nil {
+		script, err := c.scripts(string(c.text(id)))
+		if err != nil || script == nil {
+			return err
+		}
+		text = script.source
+	} else {
 		return nil
 	}
-	text := c.text(source)
 	words := lexScript(text)
 	for _, w := range words {
 		if w.text == "_index" {

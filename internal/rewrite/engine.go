@@ -99,6 +99,9 @@ type Cluster interface {
 	// Documents looks up stored documents, realtime, in the order of refs, with the caller's
 	// credentials and after a 403 with the proxy's own. paths limit what _source holds.
 	Documents(ctx context.Context, caller Caller, refs []Ref, paths []string) ([]Stored, error)
+	// Read asks for a path with GET, with the caller's credentials and after a refusal with the proxy's own: for what a
+	// request refers to by its name, such as stored scripts. The answer is not for the client. A body over max bytes is an error.
+	Read(ctx context.Context, caller Caller, path string, max int64) (status int, body []byte, err error)
 	// Changed tells that a request may have changed indices, aliases, data streams, templates or mappings:
 	// the next question is answered from a view that is younger than the call.
 	Changed()

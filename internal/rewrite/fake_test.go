@@ -292,4 +292,15 @@ func fakeEngine(t testing.TB) (*Engine, *fakeCluster, *fakeCrypto) {
 	}, cluster, crypto
 }
 
+func (c *fakeCluster) Read(ctx context.Context, caller Caller, path string, max int64) (int, []byte, error) {
+	if caller == nil {
+		return 404, []byte(`{"found":false}`), nil
+	}
+	status, body, err := caller.Do(ctx, "GET", path, nil, max)
+	if status == 200 && len(body) == 0 {
+		status = 404
+	}
+	return status, body, err
+}
+
 func (c *fakeCluster) Changed() {}

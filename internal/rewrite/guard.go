@@ -33,19 +33,23 @@ type queryInfo struct {
 // one strict pass and refuses it (*Fault, 400) when it holds a constant for a field that rules
 // protect. An empty body holds none.
 func (e *Engine) guardQuery(rules []*policy.Rule, body []byte) (queryInfo, error) {
+	return newGuard(rules, body).searchBody()
+}
+
+// searchBody reads the guard's body.
+func (g *guard) searchBody() (queryInfo, error) {
 	var info queryInfo
-	if skipSpace(body, 0) == len(body) {
+	if skipSpace(g.body, 0) == len(g.body) {
 		return info, nil
 	}
-	root, err := strictTree(body)
+	root, err := strictTree(g.body)
 	if err != nil {
 		return info, badBodyFault(err)
 	}
-	g := newGuard(rules, body)
 	g.info = &info
 	err = g.search(&root)
 	if err == nil && g.topHits {
-		info.topHits = topHitsOf(body)
+		info.topHits = topHitsOf(g.body)
 	}
 	return info, err
 }
@@ -101,6 +105,8 @@ type guard struct {
 	rules   []*policy.Rule
 	info    *queryInfo
 	topHits bool // an aggregation asks for hits
+	// scripts reads a stored script or template by its id, nil when there is none; the field is nil where none can be read.
+	scripts func(id string) (*templateText, error)
 }
 
 func newGuard(rules []*policy.Rule, body []byte) *guard {

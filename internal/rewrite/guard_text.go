@@ -101,7 +101,8 @@ func (g *guard) languageText(body, query *treeValue) error {
 
 // script reads a script: its source, or an object with source and params. field is the protected field that
 // the place of the script has it read anyway, or nil. A script that reads a protected field must bring no constants.
-// Stored scripts and names that are built while a script runs stay unseen.
+// A stored script is read where params come with it; its own literals were seen when it was stored. Names that are built while a
+// script runs stay unseen.
 func (g *guard) script(v *treeValue, field *policy.Field) error {
 	if v == nil {
 		return nil
@@ -112,10 +113,21 @@ func (g *guard) script(v *treeValue, field *policy.Field) error {
 	if f := g.scriptReads(v); f != nil {
 		field = f
 	}
+	params := v.member("params")
+	if f := g.documentNames(params, ""); f != nil {
+		return guardFault(f, "a parameter of a script")
+	}
+	if id := v.member("id"); field == nil && id.isScalar() && params != nil && len(params.kids) > 0 {
+		f, err := g.storedReads(string(g.text(id)))
+		if err != nil {
+			return err
+		}
+		field = f
+	}
 	if field == nil {
 		return nil
 	}
-	if params := v.member("params"); params != nil && len(params.kids) > 0 {
+	if params != nil && len(params.kids) > 0 {
 		return guardFault(field, "a script with params")
 	}
 	if source := scriptSource(v); source != nil && hasConstant(lexScript(g.text(source)), g.fields) {
@@ -137,6 +149,24 @@ func (g *guard) scriptReads(v *treeValue) *policy.Field {
 		}
 	}
 	return nil
+}
+
+// storedReads gives the protected field that a stored script names, or nil.
+func (g *guard) storedReads(id string) (*policy.Field, error) {
+	if g.scripts == nil {
+		return nil, templateFault(badTemplate("a stored script with params cannot be read at this place"))
+	}
+	script, err := g.scripts(id)
+	if err != nil || script == nil {
+		return nil, err
+	}
+	words := lexScript(script.source)
+	for _, f := range g.fields {
+		if mentions(words, f) {
+			return f, nil
+		}
+	}
+	return nil, nil
 }
 
 // scriptSource gives the string that is a script's source, or nil.

@@ -60,7 +60,7 @@ func (r *request) job() (Transform, error) {
 		if !root.isObject() {
 			return nil, badBodyFault(badSyntax(root.start, "expected an object"))
 		}
-		j := &job{r: r, body: body, root: &root, all: newGuard(r.Policy.Rules, body)}
+		j := &job{r: r, body: body, root: &root, all: r.newGuard(r.Policy.Rules, body)}
 		return body, j.read()
 	})
 }
@@ -147,7 +147,7 @@ func (j *job) reads(indices []string, v *treeValue, members ...string) error {
 	if err != nil || len(rules) == 0 {
 		return err
 	}
-	g := newGuard(rules, j.body)
+	g := j.r.newGuard(rules, j.body)
 	for _, name := range members {
 		if m := v.member(name); m != nil {
 			if err := g.searchMember(v, m); err != nil {
@@ -197,7 +197,7 @@ func (j *job) transform() error {
 	if err != nil {
 		return err
 	}
-	g := newGuard(rules, j.body)
+	g := j.r.newGuard(rules, j.body)
 	if by := pivot.member("group_by"); by != nil && len(rules) > 0 {
 		for i := range by.kids { // {"name": {"terms": {…}}}, as in the sources of a composite aggregation
 			for k := range by.kids[i].kids {
@@ -355,7 +355,7 @@ func (j *job) change(v *treeValue) error {
 			return refuse(400, "esproxy_protected_query", "the search of a watch over protected indices is a template, whose text is not known here; write the search itself as [body]")
 		}
 		if body != nil && len(rules) > 0 {
-			g := newGuard(rules, j.body)
+			g := j.r.newGuard(rules, j.body)
 			if body.isString() {
 				return refuse(400, "esproxy_protected_query", "the search of a watch is a text; write it as an object")
 			}
@@ -456,7 +456,7 @@ func (r *request) follow() (Transform, error) {
 		if err != nil {
 			return nil, badBodyFault(err)
 		}
-		j := &job{r: r, body: body, root: &root, all: newGuard(r.Policy.Rules, body)}
+		j := &job{r: r, body: body, root: &root, all: r.newGuard(r.Policy.Rules, body)}
 		if r.api == "ccr.put_auto_follow_pattern" {
 			return body, j.autoFollow()
 		}

@@ -75,7 +75,14 @@ func (r *request) checkMsearch(body []byte) error {
 		if len(rules) == 0 || blank(search) {
 			continue
 		}
-		if _, err := r.guardQuery(rules, bytes.TrimRight(search, "\r")); err != nil {
+		search = bytes.TrimRight(search, "\r")
+		var err error
+		if r.verdict == verdictMsearchTemplate {
+			_, err = r.templated(rules, search, "")
+		} else {
+			_, err = r.guardQuery(rules, search)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -225,8 +225,12 @@ func (r *request) transform(p *Plan) (Transform, error) {
 		return r.search()
 	case verdictExplain:
 		return r.explain()
-	case verdictMsearch:
+	case verdictMsearch, verdictMsearchTemplate:
 		return r.msearch()
+	case verdictSearchTemplate, verdictRenderTemplate:
+		return r.searchTemplate()
+	case verdictScript:
+		return r.stored()
 	case verdictScroll, verdictAsyncGet, verdictMget, verdictGet, verdictSource:
 		return r.read()
 	case verdictReindex:

@@ -29,7 +29,7 @@ func (r *request) restore() (Transform, error) {
 		if err != nil {
 			return nil, badBodyFault(err)
 		}
-		j := &job{r: r, body: body, root: &root, all: newGuard(r.Policy.Rules, body)}
+		j := &job{r: r, body: body, root: &root, all: r.newGuard(r.Policy.Rules, body)}
 		if err := j.restore(); err != nil {
 			return nil, err
 		}
@@ -159,7 +159,7 @@ func (r *request) createFrom() (Transform, error) {
 				}
 			}
 		}
-		j := &job{r: r, body: body, root: &root, all: newGuard(r.Policy.Rules, body)}
+		j := &job{r: r, body: body, root: &root, all: r.newGuard(r.Policy.Rules, body)}
 		return body, j.others(&root, "", "mappings_override", "settings_override", "remove_index_blocks")
 	})
 }

@@ -71,6 +71,10 @@ const (
 	verdictSimulate          verdict = "simulate"
 	verdictTerms             verdict = "terms"
 	verdictMonitoring        verdict = "monitoring"
+	verdictSearchTemplate    verdict = "search_template"
+	verdictMsearchTemplate   verdict = "msearch_template"
+	verdictRenderTemplate    verdict = "render_template"
+	verdictScript            verdict = "script"
 )
 
 // routeNode is one step of the route trie. Fixed words are compared raw and beat parameters, as in

@@ -30,7 +30,7 @@ var knownVerdicts = map[verdict]bool{
 	verdictCopy: true, verdictCreateIndex: true, verdictRollover: true, verdictMapping: true, verdictIndexTemplate: true,
 	verdictComponentTemplate: true, verdictLegacyTemplate: true, verdictSimulateTemplate: true, verdictPipeline: true, verdictSettings: true, verdictAliases: true, verdictRoles: true,
 	verdictJob: true, verdictFollow: true, verdictRestore: true, verdictCreateFrom: true, verdictSamples: true, verdictDocuments: true, verdictBinary: true, verdictPromQL: true,
-	verdictSimulate: true, verdictTerms: true, verdictMonitoring: true,
+	verdictSimulate: true, verdictTerms: true, verdictMonitoring: true, verdictSearchTemplate: true, verdictMsearchTemplate: true, verdictRenderTemplate: true, verdictScript: true,
 }
 
 func TestRouteTable(t *testing.T) {

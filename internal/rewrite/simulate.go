@@ -21,7 +21,7 @@ func (r *request) simulate() (Transform, error) {
 		if err != nil {
 			return nil, badBodyFault(err)
 		}
-		c := &controlPass{guard: newGuard(r.Policy.Rules, body)}
+		c := &controlPass{guard: r.newGuard(r.Policy.Rules, body)}
 		if err := r.simulated(c, &root); err != nil {
 			return nil, err
 		}

@@ -28,6 +28,16 @@ var verdicts = []struct{ name, sentence, limits string }{
 	{"async_get", "Hits are opened for a caller with a grant; without one the reply passes untouched.", ""},
 	{"scroll", "Hits are opened for a caller with a grant; scroll ids are never changed.", ""},
 	{"msearch", "As `search`, for each of the searches; one that is refused makes the request fail as a whole.", ""},
+	{
+		"search_template", "The proxy reads the template, looks a stored one up, fills the parameters in as Elasticsearch will, and judges what comes of it as for `search`; hits are opened for a caller with a grant. A template with partials, or one that writes an object as a text, cannot be judged and is refused with the reason.",
+		"that a stored template is still the one that was looked up when Elasticsearch reads it.",
+	},
+	{"msearch_template", "As `search_template`, for each of the searches.", ""},
+	{"render_template", "As `search_template`, with the rules of all indices, since it names none; the reply passes untouched.", ""},
+	{
+		"script", "A stored template is judged with every combination of its sections, a stored script like one in a search: constants beside the names of protected fields are refused. What parameters bring is judged when the script is used.",
+		"names that a script builds while it runs, and scripts that were stored around the proxy.",
+	},
 	{"mget", "Documents are opened for a caller with a grant; without one the reply passes untouched.", ""},
 	{"get", "The document is opened for a caller with a grant; without one the reply passes untouched.", ""},
 	{
