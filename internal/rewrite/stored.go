@@ -1,7 +1,6 @@
 package rewrite
 
 import (
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -55,10 +54,10 @@ func (r *request) readStored(path, what string) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case status == http.StatusNotFound:
+	case status == 404:
 		return nil, nil
-	case status != http.StatusOK || !gjson.ValidBytes(reply):
-		return nil, &Fault{Status: http.StatusForbidden, Type: "esproxy_lookup_failed", Reason: what + " must be read before the request can be judged, and neither these credentials nor the proxy's own may read it; " +
+	case status != 200 || !gjson.ValidBytes(reply):
+		return nil, &Fault{Status: 403, Type: "esproxy_lookup_failed", Reason: what + " must be read before the request can be judged, and neither these credentials nor the proxy's own may read it; " +
 			"grant the cluster privilege to read it, or send it inline"}
 	}
 	return reply, nil
