@@ -76,6 +76,9 @@ func (x *exchange) round(ctx context.Context, cancel context.CancelFunc, reader 
 		plain: func() int64 { return reader.n },
 		halt:  x.body.halt,
 		target: func() *outgoing {
+			if kind := x.plan.ContentType; kind != "" {
+				x.header["Content-Type"] = []string{kind}
+			}
 			return &outgoing{method: x.plan.Target.Method, target: target(), header: x.header}
 		},
 	}

@@ -149,6 +149,31 @@ func TestTransformSmall(t *testing.T) {
 	}
 }
 
+// A body that the client did not send has the type that the transform tells.
+func TestTransformAddsABody(t *testing.T) {
+	url, got := recorder(t, ok)
+	adds := func(*rewrite.Call) *fake {
+		return &fake{request: func(_ context.Context, plan *rewrite.Plan, _ io.Reader, up io.Writer) (bool, error) {
+			plan.ContentType = "application/json"
+			_, err := io.WriteString(up, "{}")
+			return false, err
+		}}
+	}
+	p := start(t, with(t, adds), proxy.Config{Nodes: []string{url}})
+	req, err := http.NewRequest("PUT", p.url+"/x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body(t, resp)
+	if s := got()[0]; s.body != "{}" || s.req.Header.Get("Content-Type") != "application/json" || resp.StatusCode != 200 {
+		t.Errorf("upstream got %q, %v; status %d", s.body, s.req.Header, resp.StatusCode)
+	}
+}
+
 func TestBadEncodings(t *testing.T) {
 	url, got := recorder(t, ok)
 	p := start(t, with(t, upper), proxy.Config{Nodes: []string{url}})

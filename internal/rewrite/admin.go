@@ -38,7 +38,14 @@ func (r *request) administration() (Transform, error) {
 		if r.verdict == verdictMapping {
 			kind = controlMapping
 		}
-		return r.controlled(func(body []byte) ([]byte, error) { return r.control(kind, in.rules, body) })
+		alike := r.alike(name)
+		return r.controlled(func(body []byte) ([]byte, error) {
+			out, err := r.control(kind, in.rules, body)
+			if err == nil && !alike {
+				return body, nil // fields of one rule are nothing to the indices of others; the first write sees to them
+			}
+			return out, err
+		})
 	}
 	if len(r.Policy.Rules) == 0 {
 		return nil, nil
@@ -79,8 +86,27 @@ func (r *request) administration() (Transform, error) {
 				return nil, err
 			}
 		}
-		return r.control(kind, rules, body)
+		out, err := r.control(kind, rules, body)
+		if err != nil {
+			return nil, err
+		}
+		switch kind {
+		case controlIndexTemplate:
+			err = r.composed(out)
+		case controlComponentTemplate:
+			err = r.component(out)
+		}
+		return out, err
 	})
+}
+
+// alike reports whether every index that a name stands for is under the same rules.
+func (r *request) alike(name string) bool {
+	if name == "" || name == "_all" || strings.ContainsAny(name, "*,") {
+		return false
+	}
+	all, err := r.indices(r.ctx, name)
+	return err == nil && !slices.ContainsFunc(all, func(t *target) bool { return t != all[0] || t == nil || t.failures })
 }
 
 // aliasNames gives the expressions for all indices and aliases that a change of aliases names. The body of a single alias may name

@@ -169,6 +169,8 @@ type Plan struct {
 	// Target is the method, path and query that go upstream. A Transform may change it until its
 	// Request has returned or written its first byte.
 	Target Target
+	// ContentType, if not "", is that of a body which the client did not send. Known when Target is.
+	ContentType string
 	// Transform is nil when both bodies pass untouched and undecoded.
 	Transform Transform
 	// Done, if not nil, is to be called before the first byte of the reply goes to the client, and when the

@@ -245,7 +245,7 @@ type control struct {
 }
 
 // Request implements Transform.
-func (c *control) Request(ctx context.Context, _ *Plan, body io.Reader, up io.Writer) (bool, error) {
+func (c *control) Request(ctx context.Context, plan *Plan, body io.Reader, up io.Writer) (bool, error) {
 	if err := c.load(ctx, body); err != nil {
 		return false, err
 	}
@@ -253,8 +253,24 @@ func (c *control) Request(ctx context.Context, _ *Plan, body io.Reader, up io.Wr
 	if err != nil {
 		return false, err
 	}
+	if !c.call.HasBody && len(out) > 0 {
+		plan.ContentType = typeForAccept(c.call.Accept)
+	}
 	_, err = up.Write(out)
 	return false, err
+}
+
+// typeForAccept gives the content type of a body of ours. Where Accept asks for the API of a version, the server wants the body to
+// say the same (org.elasticsearch.rest.RestCompatibleVersionHelper).
+func typeForAccept(accept []string) string {
+	for _, value := range accept {
+		for one := range strings.SplitSeq(value, ",") {
+			if one = strings.TrimSpace(one); strings.Contains(strings.ToLower(one), "compatible-with") {
+				return one
+			}
+		}
+	}
+	return "application/json"
 }
 
 // Reply implements Transform.

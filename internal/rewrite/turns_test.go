@@ -248,3 +248,24 @@ func TestAliasNamesInTheBody(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// An index that is created without a body gets one, and its type suits what the client accepts.
+func TestCreateWithoutABody(t *testing.T) {
+	e, _ := planEngine(t)
+	for _, c := range []struct {
+		accept []string
+		want   string
+	}{
+		{nil, "application/json"}, {[]string{"*/*"}, "application/json"}, {[]string{"text/plain, application/vnd.elasticsearch+json;compatible-with=8"}, "application/vnd.elasticsearch+json;compatible-with=8"},
+	} {
+		plan, err := e.Plan(t.Context(), &Call{Method: "PUT", Path: "/user-9", Accept: c.accept, Caller: &fakeCaller{}, Counter: &fakeCounter{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var up strings.Builder
+		if _, err := plan.Transform.Request(t.Context(), plan, strings.NewReader(""), &up); err != nil || !strings.Contains(up.String(), `"card":`+SealedMapping) || plan.ContentType != c.want {
+			t.Errorf("%v: %v %s %q", c.accept, err, up.String(), plan.ContentType)
+		}
+		plan.Transform.Close()
+	}
+}
