@@ -38,21 +38,29 @@ const (
 //   - for a path of several parts only where its parent is in the body: the server may know the parent as
 //     nested or flattened from elsewhere, and a guess of ours would make it refuse the client's request.
 //
-// A component template is for indices that nobody knows yet, so its mappings and settings are left alone; the index template that uses it
-// and the first write decide.
+// A component template is for indices that nobody knows yet, so its mappings and settings are left alone, but for the names of
+// sentinels; the index template that uses it and the first write decide.
 //
 // A definition that conflicts is refused even where the patterns only overlap: the protected index would be
 // made wrong, and cannot be mended in place. dynamic_templates don't matter, as explicit mappings beat them.
+//
+// Where mappings are added to a body that makes indices, the sentinels of those rules are added too that say on or required. A put
+// mapping gets none: in an index that takes writes already it could lose documents, see docs/operations.md.
 func (e *Engine) control(kind controlKind, rules []*policy.Rule, body []byte) ([]byte, error) {
-	return controlled(kind, rules, body, newGuard)
+	return controlled(kind, rules, body, newGuard, policy.SentinelOn)
 }
 
-// control is Engine.control with stored scripts looked up.
+// control is Engine.control with stored scripts looked up, and for a cluster as it is: without painless, sentinels are added only where
+// they are required.
 func (r *request) control(kind controlKind, rules []*policy.Rule, body []byte) ([]byte, error) {
-	return controlled(kind, rules, body, r.newGuard)
+	least := policy.SentinelOn
+	if r.Painless != nil && slices.ContainsFunc(rules, func(r *policy.Rule) bool { return r.Sentinel == policy.SentinelOn }) && !r.Painless(r.ctx) {
+		least = policy.SentinelRequired
+	}
+	return controlled(kind, rules, body, r.newGuard, least)
 }
 
-func controlled(kind controlKind, rules []*policy.Rule, body []byte, newGuard func([]*policy.Rule, []byte) *guard) ([]byte, error) {
+func controlled(kind controlKind, rules []*policy.Rule, body []byte, newGuard func([]*policy.Rule, []byte) *guard, least policy.Sentinel) ([]byte, error) {
 	if len(rules) == 0 {
 		return body, nil
 	}
@@ -80,6 +88,7 @@ func controlled(kind controlKind, rules []*policy.Rule, body []byte, newGuard fu
 	case controlMapping:
 		err = c.mapping(controlPlace{at: &root}, fieldsOf(rules))
 	case controlCreate:
+		c.sentinels = withSentinel(rules, least)
 		err = c.template(controlPlace{at: &root}, fieldsOf(rules))
 	case controlRoles:
 		err = c.roles(&root)
@@ -92,17 +101,22 @@ func controlled(kind controlKind, rules []*policy.Rule, body []byte, newGuard fu
 		}
 	case controlComponentTemplate:
 		err = c.aliases(root.member("template").member("aliases"))
+		if err == nil {
+			err = c.reserved(root.member("template").member("mappings"))
+		}
 	case controlIndexTemplate, controlSimulate, controlLegacyTemplate:
-		var add []*policy.Field
+		var within []*policy.Rule
 		at := &root
 		if kind != controlLegacyTemplate {
 			at = root.member("template")
 		}
-		rules, add = templateRules(c.patterns(&root), at.member("aliases"), rules)
+		rules, within = templateRules(c.patterns(&root), at.member("aliases"), rules)
 		if len(rules) == 0 {
 			return body, nil
 		}
 		c.guard = newGuard(rules, body)
+		c.sentinels = withSentinel(within, least)
+		add := fieldsOf(within)
 		if kind == controlLegacyTemplate {
 			err = c.template(controlPlace{at: &root}, add)
 		} else {
@@ -121,8 +135,9 @@ func controlled(kind controlKind, rules []*policy.Rule, body []byte, newGuard fu
 // controlPass is the state of one pass over one control body.
 type controlPass struct {
 	*guard
-	stored bool // the mapping is one that the server gave
-	edits  []edit
+	stored    bool           // the mapping is one that the server gave
+	sentinels []*policy.Rule // whose sentinels are added
+	edits     []edit
 }
 
 // edit replaces body[start:end].
@@ -190,6 +205,16 @@ func (c *controlPass) add(p controlPlace, members [][]byte) {
 	}
 	// Several insertions at one place come in the order in which they were planned.
 	c.edits = append(c.edits, edit{p.at.end - 1, p.at.end - 1, text})
+}
+
+// withSentinel gives the rules that say at least so much.
+func withSentinel(rules []*policy.Rule, least policy.Sentinel) (out []*policy.Rule) {
+	for _, r := range rules {
+		if r.Sentinel >= least {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func fieldsOf(rules []*policy.Rule) []*policy.Field {

@@ -50,7 +50,7 @@ var mappingMembers = map[string]bool{
 func (c *controlPass) mapping(p controlPlace, add []*policy.Field) error {
 	v := p.there()
 	if v == nil {
-		c.complete(p, nil, add)
+		c.complete(p, nil, add, c.missingSentinels(nil))
 		return nil
 	}
 	if !v.isObject() {
@@ -68,6 +68,9 @@ func (c *controlPass) mapping(p controlPlace, add []*policy.Field) error {
 	if err := c.sourceFilter(v.member("_source")); err != nil {
 		return err
 	}
+	if err := c.reserved(v); err != nil {
+		return err
+	}
 	if err := c.runtimeFields(v.member("runtime")); err != nil {
 		return err
 	}
@@ -76,10 +79,41 @@ func (c *controlPass) mapping(p controlPlace, add []*policy.Field) error {
 		return err
 	}
 	if isFalse(c, v.member("enabled")) {
-		return nil // documents are stored and not mapped
+		add = nil // documents are stored and not mapped, but scripts run
 	}
-	c.complete(p, found, add)
+	c.complete(p, found, add, c.missingSentinels(v.member("properties")))
 	return nil
+}
+
+// reserved refuses what is named like a sentinel and is none. What a client copied from the mapping of another index passes.
+func (c *controlPass) reserved(mapping *treeValue) error {
+	if c.stored || mapping == nil {
+		return nil
+	}
+	for _, m := range orNull(mapping.member("properties")).kids {
+		if name := string(m.name); strings.HasPrefix(name, SentinelPrefix) && !genuineSentinel(name, c.body[m.start:m.end]) {
+			return mappingFault("the mapping defines a field whose name begins with " + SentinelPrefix + ", which the proxy uses for the check that keeps plain values out of the index, in another way; " +
+				"leave the field out: the proxy adds what is needed")
+		}
+	}
+	for _, m := range orNull(mapping.member("runtime")).kids {
+		if strings.HasPrefix(string(m.name), SentinelPrefix) && !m.isNull() {
+			return mappingFault("the mapping defines a runtime field whose name begins with " + SentinelPrefix + ", which would hide under which keys the values of the index lie; give it another name")
+		}
+	}
+	return nil
+}
+
+// missingSentinels gives name and definition of each sentinel that properties lack. Those that are there were found right.
+func (c *controlPass) missingSentinels(properties *treeValue) (members [][]byte) {
+	for _, r := range c.sentinels {
+		name, definition := Sentinel(r)
+		member := append(append(appendJSONString(nil, name), ':'), definition...)
+		if properties.member(name) == nil && !contains(members, member) {
+			members = append(members, member)
+		}
+	}
+	return members
 }
 
 // definition tells what a mapping holds on the way to a protected field.
@@ -92,14 +126,18 @@ type definition struct {
 
 type definitions struct{ of map[*policy.Field]definition }
 
-// complete plans the addition of the fields that the mapping does not define.
-func (c *controlPass) complete(p controlPlace, found *definitions, add []*policy.Field) {
+// complete plans the addition of the fields that the mapping does not define, and of sentinels.
+func (c *controlPass) complete(p controlPlace, found *definitions, add []*policy.Field, sentinels [][]byte) {
 	type insertion struct {
 		at      controlPlace
 		members [][]byte
 	}
 	var plan []*insertion
 	at := map[*treeValue]*insertion{}
+	if len(sentinels) > 0 {
+		at[nil] = &insertion{p.member("properties"), sentinels}
+		plan = append(plan, at[nil])
+	}
 	for _, f := range add {
 		if related(f, add) {
 			continue // two rules whose indices differ disagree on it
@@ -166,6 +204,8 @@ func (c *controlPass) properties(v *treeValue, prefix string, found *definitions
 		path := strings.TrimRight(string(m.name), ".")
 		if prefix != "" {
 			path = prefix + "." + path
+		} else if strings.HasPrefix(path, SentinelPrefix) {
+			continue // a sentinel, which reads protected fields by right
 		}
 		if err := c.property(m, path, found); err != nil {
 			return err

@@ -25,8 +25,8 @@ func (c *controlPass) patterns(root *treeValue) []string {
 }
 
 // templateRules gives the rules whose patterns overlap those of a template or claim an alias that it
-// gives, and the fields whose mapping is added to it: those of rules that claim every index of the template.
-func templateRules(patterns []string, aliases *treeValue, rules []*policy.Rule) (overlap []*policy.Rule, add []*policy.Field) {
+// gives, and those of them that claim every index of the template: their mappings are added to it.
+func templateRules(patterns []string, aliases *treeValue, rules []*policy.Rule) (overlap, all []*policy.Rule) {
 	for _, r := range rules {
 		overlaps, within := false, true
 		for _, p := range patterns {
@@ -42,11 +42,11 @@ func templateRules(patterns []string, aliases *treeValue, rules []*policy.Rule) 
 		if overlaps {
 			overlap = append(overlap, r)
 			if within {
-				add = append(add, r.Fields...)
+				all = append(all, r)
 			}
 		}
 	}
-	return overlap, add
+	return overlap, all
 }
 
 // claimsAll reports whether one pattern of the rule matches whatever the template's pattern matches: its stars then

@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"encoding/base64"
+	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -517,6 +518,12 @@ func (g *guard) runtime(v *treeValue) error {
 		if path, rule := g.shadowed(names, m.member("fields") != nil); rule != nil {
 			return &Fault{Status: 400, Type: "esproxy_protected_query", Reason: "the part [runtime_mappings] defines a runtime field at, above or below [" + path + "], which rule [" + rule.Name +
 				"] protects or takes the subject from; give the runtime field another name"}
+		}
+		for _, name := range names {
+			if strings.HasPrefix(name, SentinelPrefix) {
+				return &Fault{Status: 400, Type: "esproxy_protected_query", Reason: "the part [runtime_mappings] defines a runtime field whose name begins with " + SentinelPrefix +
+					", which would hide under which keys stored values lie; give the runtime field another name"}
+			}
 		}
 		if err := g.script(m.member("script"), nil); err != nil {
 			return err
