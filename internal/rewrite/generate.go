@@ -1,3 +1,3 @@
 package rewrite
 
-//go:generate go run ./gendocs routes.tsv ../../docs/endpoints.md
+//go:generate go run ./gendocs routes.tsv seen.tsv ../../docs/endpoints.md

@@ -86,7 +86,7 @@ var verdicts = []struct{ name, sentence, limits string }{
 	{"settings", "Settings of protected indices that lose `_source` or change how sealed values are kept are refused.", ""},
 	{"aliases", "Constants on protected fields in the filter of an alias are refused.", ""},
 	{"roles", "Constants on protected fields are refused in the queries of roles and of API keys (document level security), which Elasticsearch keeps in clear.", ""},
-	{"unprotected", "Passes, both bodies untouched, where no rule applies to any target; refused for protected targets, for the reason that stands over each list.", ""},
+	{"unprotected", "Passes, both bodies untouched, where no rule applies to any target; refused for protected targets, for the reason that its row gives.", ""},
 	{"refuse", "Refused with `esproxy_refused_endpoint`, unless the policy has no rules or every target in the path is a system index that no rule names.", ""},
 	{
 		"admin", "The body is read strictly and passes as it is. Members that Elasticsearch's specification gives this API pass whatever they are called; any other is refused when it holds a value, a query or a script for a protected field.",
@@ -96,4 +96,12 @@ var verdicts = []struct{ name, sentence, limits string }{
 		"pass", "Passes as it is. The API takes no body: one that holds something is refused, as Elasticsearch does too, unless no rule applies to the index in the path.",
 		"that nobody puts a protected value into the name of an index or an object: it goes up as written, unless it begins with the path of a protected field and a colon or an equals sign.",
 	},
+}
+
+// replies are the verdicts on replies. Of a caller without a grant every reply passes byte for byte, but for items.
+var replies = []struct{ name, sentence string }{
+	{"pass", "The reply passes byte for byte, for every caller. Sealed values in it stay sealed."},
+	{"open", "For a caller with a grant, sealed values are opened where Elasticsearch writes documents. Without a grant the reply passes byte for byte."},
+	{"items", "As `open`, for documents that updates return; and items that the proxy refused are put in at their places."},
+	{"none", "There is no reply of Elasticsearch where the request is refused. Where it passes, its reply passes byte for byte."},
 }
