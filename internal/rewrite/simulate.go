@@ -152,7 +152,7 @@ func (r *request) terms() (Transform, error) {
 		if err != nil {
 			return nil, err
 		}
-		if rules = in.rules; len(rules) == 0 && r.api != "mtermvectors" {
+		if rules = in.named; len(rules) == 0 && r.api != "mtermvectors" {
 			return nil, nil
 		}
 	}
@@ -224,7 +224,7 @@ func (r *request) manyVectors(root *treeValue, body []byte, rules []*policy.Rule
 			if err != nil {
 				return err
 			}
-			one = newGuard(in.rules, body)
+			one = newGuard(in.named, body)
 		}
 		if err := one.vectors(doc); err != nil {
 			return err
