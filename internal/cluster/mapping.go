@@ -19,6 +19,7 @@ const maxIgnoreAbove = 2147483647
 type mappingPlan struct {
 	put      []byte // body for PUT _mapping, nil when nothing is missing
 	warnings []mappingWarning
+	lacking  bool   // a field is not mapped, or in a way that put mends; what put only makes certain does not count
 	nested   string // the first field with a nested parent
 	fresh    bool   // the index is yet to be made, and what is put beats what templates say of a field
 }
@@ -133,6 +134,7 @@ func (p *mappingPlan) field(root *putNode, existing gjson.Result, f *policy.Fiel
 		}
 		if isFalse(at.Get("subobjects")) {
 			put(root, way).child(dotted).leaf = json.RawMessage(wanted)
+			p.lacking = true
 			return
 		}
 		child := property(props, rest[0])
@@ -142,6 +144,7 @@ func (p *mappingPlan) field(root *putNode, existing gjson.Result, f *policy.Fiel
 				n = n.child(part)
 			}
 			n.leaf = json.RawMessage(wanted)
+			p.lacking = true
 			return
 		}
 		switch t := child.Get("type").Str; t {
@@ -189,7 +192,8 @@ func (p *mappingPlan) compare(leaf gjson.Result, f *policy.Field) json.RawMessag
 	if above := leaf.Get("ignore_above"); above.Exists() && above.Int() >= maxIgnoreAbove {
 		return nil
 	}
-	// Where it is absent the default of the index counts, which is not shown; to put it is harmless.
+	// Where it is absent the default of the index counts, which is not shown, or it is the server's own, which is right; to put it is harmless.
+	p.lacking = p.lacking || leaf.Get("ignore_above").Exists()
 	raised, err := sjson.Set(leaf.Raw, "ignore_above", maxIgnoreAbove)
 	if err != nil {
 		return nil

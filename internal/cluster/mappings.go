@@ -51,7 +51,7 @@ func (c *Cluster) CheckMappings(ctx context.Context) (wrong int, err error) {
 			switch {
 			case c.warnMappings(name, p, mappings, rules):
 				unfit.Add(1)
-			case p.put != nil:
+			case p.lacking:
 				lacking.Add(1)
 			}
 			return nil

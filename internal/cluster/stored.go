@@ -6,9 +6,12 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
+	"github.com/esproxy/esproxy/internal/rewrite"
 	"github.com/tidwall/gjson"
 )
 
@@ -22,11 +25,9 @@ const (
 func eachProtected(source gjson.Result, rules []*policy.Rule, visit func(f *policy.Field, v gjson.Result)) {
 	var walk func(path string, v gjson.Result)
 	walk = func(path string, v gjson.Result) {
-		for _, r := range rules {
-			if f := r.Field(path); f != nil {
-				visit(f, v)
-				return
-			}
+		if f := fieldAt(path, rules); f != nil {
+			visit(f, v)
+			return
 		}
 		switch {
 		case v.IsObject():
@@ -42,6 +43,19 @@ func eachProtected(source gjson.Result, rules []*policy.Rule, visit func(f *poli
 		}
 	}
 	walk("", source)
+}
+
+// fieldAt gives the field at path or above it; nil when there is none.
+func fieldAt(path string, rules []*policy.Rule) *policy.Field {
+	for path != "" {
+		for _, r := range rules {
+			if f := r.Field(path); f != nil {
+				return f
+			}
+		}
+		path = path[:max(strings.LastIndexByte(path, '.'), 0)]
+	}
+	return nil
 }
 
 // joinPath adds a member's name, which may hold dots, to a path. Empty parts are left out, as the server does at the end of a name.
@@ -60,45 +74,36 @@ func joinPath(path, name string) string {
 
 // scan reads documents of an index with the proxy's own credentials, those that query finds (JSON): all of them when limit is 0 or not below
 // their number, else a random sample of at most limit. visit gets each hit with _id and those parts of _source that paths name. It gives
-// the number of documents that were read, and whether these were all.
-func (c *Cluster) scan(ctx context.Context, index, query string, paths []string, limit int, visit func(hit gjson.Result)) (read int64, all bool, err error) {
-	status, reply, err := c.ask(ctx, c.own, http.MethodPost, "/"+url.PathEscape(index)+"/_count", []byte(`{"query":`+query+`}`), maxView)
-	switch {
-	case err != nil:
-		return 0, false, c.unknown(err)
-	case isDenied(status):
-		return 0, false, errDenied
-	case status != http.StatusOK || !gjson.ValidBytes(reply):
-		return 0, false, c.unknown(statusError(status))
-	}
-	n := gjson.GetBytes(reply, "count").Int()
-	if n == 0 {
-		return 0, true, nil
+// the number of documents that were read, and of those that query finds.
+func (c *Cluster) scan(ctx context.Context, index, query string, paths []string, limit int, visit func(hit gjson.Result)) (read, of int64, err error) {
+	of, err = c.countOf(ctx, index, query)
+	if of == 0 || err != nil {
+		return 0, 0, err
 	}
 	source, _ := json.Marshal(paths) // strings always marshal
-	if limit > 0 && n > int64(limit) {
+	if limit > 0 && of > int64(limit) {
 		query = `{"function_score":{"query":` + query + `,"random_score":{},"boost_mode":"replace"}}`
 		reply, err := c.page(ctx, index, query, string(source), limit, false)
 		if err != nil {
-			return 0, false, err
+			return 0, of, err
 		}
 		for _, hit := range gjson.GetBytes(reply, "hits.hits").Array() {
 			visit(hit)
 			read++
 		}
-		return read, false, nil
+		return read, of, nil
 	}
-	reply, err = c.page(ctx, index, query, string(source), pageSize, true)
+	reply, err := c.page(ctx, index, query, string(source), pageSize, true)
 	for {
 		if err != nil {
-			return read, false, err
+			return read, of, err
 		}
 		hits := gjson.GetBytes(reply, "hits.hits").Array()
 		scroll := gjson.GetBytes(reply, "_scroll_id").String()
 		id, _ := json.Marshal(scroll)
 		if len(hits) == 0 {
 			_, _, _ = c.ask(ctx, c.own, http.MethodDelete, "/_search/scroll", []byte(`{"scroll_id":`+string(id)+`}`), maxView) // it would end by itself
-			return read, true, nil
+			return read, of, nil
 		}
 		for _, hit := range hits {
 			visit(hit)
@@ -107,13 +112,39 @@ func (c *Cluster) scan(ctx context.Context, index, query string, paths []string,
 		var status int
 		status, reply, err = c.ask(ctx, c.own, http.MethodPost, "/_search/scroll", []byte(`{"scroll":"2m","scroll_id":`+string(id)+`}`), maxPage)
 		if err == nil && (status != http.StatusOK || !gjson.ValidBytes(reply)) {
-			err = statusError(status)
+			err = unanswered(status, reply)
 		}
 		if err != nil {
 			err = c.unknown(err)
 		}
 	}
 }
+
+// countOf counts the documents that a query finds.
+func (c *Cluster) countOf(ctx context.Context, index, query string) (int64, error) {
+	status, reply, err := c.ask(ctx, c.own, http.MethodPost, "/"+url.PathEscape(index)+"/_count", []byte(`{"query":`+query+`}`), maxView)
+	switch {
+	case err != nil:
+		return 0, c.unknown(err)
+	case isDenied(status):
+		return 0, errDenied
+	case status != http.StatusOK || !gjson.ValidBytes(reply):
+		return 0, unanswered(status, reply)
+	}
+	return gjson.GetBytes(reply, "count").Int(), nil
+}
+
+// unanswered says that a question was answered with another status than 200. Types of errors are the server's words; its reasons may
+// quote documents.
+func unanswered(status int, reply []byte) *rewrite.Fault {
+	kind := gjson.GetBytes(reply, "error.type").String()
+	if !errorType.MatchString(kind) {
+		kind = "no type"
+	}
+	return &rewrite.Fault{Status: http.StatusServiceUnavailable, Type: FaultUnknown, Reason: "Elasticsearch answered " + strconv.Itoa(status) + " (" + kind + ") to a question about stored documents"}
+}
+
+var errorType = regexp.MustCompile(`^[a-z_]{1,64}$`)
 
 // page asks for the first page, with fewer documents while a page is too long.
 func (c *Cluster) page(ctx context.Context, index, query, source string, size int, scroll bool) ([]byte, error) {
@@ -123,7 +154,7 @@ func (c *Cluster) page(ctx context.Context, index, query, source string, size in
 	}
 	for {
 		body, _ := json.Marshal(size)
-		status, reply, err := c.ask(ctx, c.own, http.MethodPost, path, []byte(`{"size":`+string(body)+`,"_source":`+source+`,"query":`+query+sort+`,"track_total_hits":false}`), maxPage)
+		status, reply, err := c.ask(ctx, c.own, http.MethodPost, path, []byte(`{"size":`+string(body)+`,"_source":`+source+`,"query":`+query+sort+`}`), maxPage)
 		switch {
 		case err != nil && ctx.Err() == nil && size > 1:
 			size /= 2 // perhaps too long
@@ -133,7 +164,7 @@ func (c *Cluster) page(ctx context.Context, index, query, source string, size in
 		case isDenied(status):
 			return nil, errDenied
 		case status != http.StatusOK:
-			return nil, c.unknown(statusError(status))
+			return nil, unanswered(status, reply)
 		case !gjson.ValidBytes(reply):
 			return nil, c.unknown(errGarbage)
 		case gjson.GetBytes(reply, "_shards.failed").Int() > 0:

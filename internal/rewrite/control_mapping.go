@@ -272,6 +272,12 @@ func (c *controlPass) property(m *treeValue, path string, found *definitions) er
 
 // leaf compares the definition of a protected field with the one it must have. A missing ignore_above is added.
 func (c *controlPass) leaf(m *treeValue, f *policy.Field, kind string) error {
+	if f.Mode == policy.Drop { // only null rests there
+		if n := m.member("null_value"); n != nil && !n.isNull() {
+			return mappingConflict(f, "this mapping gives it a plain value (null_value)")
+		}
+		return nil
+	}
 	if kind != "keyword" {
 		return mappingConflict(f, "this mapping gives it another type")
 	}

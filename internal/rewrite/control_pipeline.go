@@ -29,6 +29,19 @@ func (c *controlPass) pipeline(root *treeValue) error {
 	return c.processors(root.member("on_failure"), "")
 }
 
+// PipelineFault tells why a stored pipeline (its body as GET _ingest/pipeline shows it) could undo the sealing under the rules, nil if it
+// could not or is no object.
+func PipelineFault(rules []*policy.Rule, body []byte) *Fault {
+	root, err := strictTree(body)
+	if err != nil || !root.isObject() {
+		return nil
+	}
+	if err := (&controlPass{guard: newGuard(rules, body)}).pipeline(&root); err != nil {
+		return asFault(err)
+	}
+	return nil
+}
+
 func pipelineFault(kind, what string) error {
 	return &Fault{Status: 400, Type: "esproxy_pipeline_refused", Reason: "a processor [" + kind + "] of the pipeline " + what}
 }
