@@ -172,7 +172,7 @@ func newCore(s *settings, srv asker, turns *rewrite.Turns, log *slog.Logger) (*c
 		},
 	})
 	engine := &rewrite.Engine{
-		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: c.cluster, Budget: srv.Budget(), Turns: turns,
+		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: c.cluster, CanHaveSentinels: c.cluster.CanHaveSentinels, Budget: srv.Budget(), Turns: turns,
 		Limits: rewrite.Limits{MaxDocument: int64(s.MaxDocument), MaxHit: int64(s.MaxHit)},
 	}
 	opt := access.Options{Audience: audience(s), AllowInsecure: s.AllowPlainGrants}

@@ -37,6 +37,8 @@ const (
 	FaultLookup = "esproxy_lookup_failed"
 	// FaultWrongKey (503): stored values lie under keys that are not loaded.
 	FaultWrongKey = "esproxy_wrong_key"
+	// FaultSentinel (503): a target lacks the check of plain values inside Elasticsearch that its rule requires.
+	FaultSentinel = "esproxy_sentinel_missing"
 )
 
 // Config is what a Cluster needs. The zero value of an optional field means its default.
@@ -95,6 +97,7 @@ type Cluster struct {
 	composed  memo[[]indexTemplate]
 	legacy    memo[map[string]legacyTemplate]
 	length    memo[int64]
+	scripted  memo[string] // why the cluster can't have sentinels, "" when it can
 	ready     readiness
 	warned    onceSet
 }

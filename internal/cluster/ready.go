@@ -77,8 +77,9 @@ const keepRefusal = 10 * time.Second
 
 // Ready makes a protected target ready for its first write; see rewrite.Cluster. Once per name, concrete index and rules it
 //
-//   - creates a missing index that the write would create by itself, so that the mapping is there first;
+//   - creates a missing index that the write would create by itself, so that mapping and sentinels are there first;
 //   - adds missing mappings of protected fields;
+//   - looks for sentinels: where one is required and missing or altered, writes are refused (503 FaultSentinel);
 //   - reads some stored documents: values under none of the loaded keys refuse writes (503 FaultWrongKey).
 //
 // What only makes a mapping worse gives one warning in the log and does not stop the write. rules must not be changed
@@ -143,13 +144,17 @@ func (c *Cluster) makeReady(ctx context.Context, caller rewrite.Caller, name str
 	if m, ok := c.ready.get(name, v.id(r.Write), rules, c.now()); ok {
 		return m.err // another request did it meanwhile
 	}
-	found, err := c.putMapping(ctx, r.Write, rules)
+	mappings, found, err := c.putMapping(ctx, r.Write, rules)
 	if err != nil {
 		return err
 	}
 	if !found {
 		c.Changed() // the view is out of date
 		return nil
+	}
+	if err := c.checkSentinels(ctx, r.Write, mappings, rules); err != nil {
+		c.ready.put(name, made{v.id(r.Write), rules, err, c.now().Add(keepRefusal)})
+		return err
 	}
 	if err := c.checkKeys(ctx, caller, name, rules); err != nil {
 		if f, ok := err.(*rewrite.Fault); ok && f.Type == FaultWrongKey {
@@ -182,24 +187,37 @@ func (c *Cluster) create(ctx context.Context, caller rewrite.Caller, name string
 		}
 		f.stream = t != nil && t.stream
 	}
-	path, body := "/"+url.PathEscape(name), []byte(nil)
+	path := "/" + url.PathEscape(name)
+	bodies := [][]byte{nil}
+	required := false
 	if f.stream {
 		path = "/_data_stream/" + url.PathEscape(name)
-	} else if p := planNew(f.mappings, rules); p.put != nil {
-		body = []byte(`{"mappings":` + string(p.put) + `}`)
+	} else {
+		bodies, required = c.bodies(ctx, f.mappings, rules)
 	}
 	who := caller
 	if who == nil {
 		who = c.own
 	}
-	status, reply, err := c.ask(ctx, who, http.MethodPut, path, body, 1<<20)
-	if err == nil && status == http.StatusForbidden && who != c.own && c.mayCreate(ctx, caller, name) {
-		who = c.own
+	var status int
+	var reply []byte
+	for _, body := range bodies {
+		// The mapping may not go with that of a template: the next body has less of it, and the index's own is completed afterwards.
 		status, reply, err = c.ask(ctx, who, http.MethodPut, path, body, 1<<20)
+		if err == nil && status == http.StatusForbidden && who != c.own && c.mayCreate(ctx, caller, name) {
+			who = c.own
+			status, reply, err = c.ask(ctx, who, http.MethodPut, path, body, 1<<20)
+		}
+		if err != nil || status != http.StatusBadRequest || exists(reply) {
+			break
+		}
 	}
-	if err == nil && status == http.StatusBadRequest && body != nil && !exists(reply) {
-		// The mapping does not go with that of a template: the index's own is completed afterwards.
-		status, reply, err = c.ask(ctx, who, http.MethodPut, path, nil, 1<<20)
+	if err == nil && status == http.StatusBadRequest && required && !exists(reply) {
+		why := "Elasticsearch refused to make it with one (" + gjson.GetBytes(reply, "error.type").Str + ")"
+		if ok, cannot := c.CanHaveSentinels(ctx); !ok {
+			why = cannot
+		}
+		return false, sentinelFault(name, why)
 	}
 	switch {
 	case err != nil:
@@ -336,15 +354,15 @@ func settingText(r gjson.Result) string {
 	return strings.Join(parts, ",")
 }
 
-// putMapping adds what protected fields lack to the mapping of a concrete index, with the proxy's own credentials. found
-// is false when there is no such index.
-func (c *Cluster) putMapping(ctx context.Context, index string, rules []*policy.Rule) (found bool, err error) {
-	mappings, found, err := c.readMapping(ctx, index)
+// putMapping adds what protected fields lack to the mapping of a concrete index, with the proxy's own credentials. It gives the mapping as it was,
+// "" if the proxy may not read it; found is false when there is no such index.
+func (c *Cluster) putMapping(ctx context.Context, index string, rules []*policy.Rule) (mappings string, found bool, err error) {
+	mappings, found, err = c.readMapping(ctx, index)
 	switch {
 	case errors.Is(err, errDenied):
-		return true, nil
+		return "", true, nil
 	case err != nil || !found:
-		return false, err
+		return "", false, err
 	}
 	p := planMapping(mappings, rules)
 	c.warnMappings(index, p, mappings, rules)
@@ -354,24 +372,24 @@ func (c *Cluster) putMapping(ctx context.Context, index string, rules []*policy.
 			"repair", `create a new index with "index.mapping.source.mode":"stored" and reindex`)
 	}
 	if p.put == nil {
-		return true, nil
+		return mappings, true, nil
 	}
 	status, reply, err := c.ask(ctx, c.own, http.MethodPut, "/"+url.PathEscape(index)+"/_mapping", p.put, 1<<20)
 	switch {
 	case err != nil:
-		return false, c.unknown(err)
+		return "", false, c.unknown(err)
 	case status == http.StatusOK:
 	case status == http.StatusNotFound:
-		return false, nil
+		return "", false, nil
 	case isDenied(status) && gjson.GetBytes(reply, "error.type").Str != "cluster_block_exception":
 		c.warnMapping(index, status)
 	case status >= http.StatusInternalServerError || status == http.StatusTooManyRequests:
-		return false, c.unknown(statusError(status))
+		return "", false, c.unknown(statusError(status))
 	default:
 		c.warnOnce("the mapping of protected fields was not accepted", "index", index, "status", status,
 			"error", gjson.GetBytes(reply, "error.type").Str, "repair", "map them by hand as "+wanted)
 	}
-	return true, nil
+	return mappings, true, nil
 }
 
 // synthetic reports whether an index rebuilds _source from its fields. Where the server does not tell, it answers false.

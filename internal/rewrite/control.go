@@ -54,8 +54,10 @@ func (e *Engine) control(kind controlKind, rules []*policy.Rule, body []byte) ([
 // they are required.
 func (r *request) control(kind controlKind, rules []*policy.Rule, body []byte) ([]byte, error) {
 	least := policy.SentinelOn
-	if r.Painless != nil && slices.ContainsFunc(rules, func(r *policy.Rule) bool { return r.Sentinel == policy.SentinelOn }) && !r.Painless(r.ctx) {
-		least = policy.SentinelRequired
+	if r.CanHaveSentinels != nil && slices.ContainsFunc(rules, func(r *policy.Rule) bool { return r.Sentinel == policy.SentinelOn }) {
+		if ok, _ := r.CanHaveSentinels(r.ctx); !ok {
+			least = policy.SentinelRequired
+		}
 	}
 	return controlled(kind, rules, body, r.newGuard, least)
 }

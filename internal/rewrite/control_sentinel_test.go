@@ -119,7 +119,7 @@ func TestControlRefusesFalseSentinels(t *testing.T) {
 func TestControlWithoutPainless(t *testing.T) {
 	e := sentinelEngine(t)
 	asked := 0
-	e.Painless = func(context.Context) bool { asked++; return false }
+	e.CanHaveSentinels = func(context.Context) (bool, string) { asked++; return false, "" }
 	r := &request{Engine: e, ctx: t.Context()}
 	for i, want := range []bool{true, false} {
 		got, err := r.control(controlCreate, e.Policy.Rules[i:i+1], []byte(`{}`))

@@ -143,8 +143,8 @@ type Engine struct {
 	Limits  Limits
 	// Turns, if not nil, keeps writes apart from changes of names.
 	Turns *Turns
-	// Painless tells whether the cluster has the language that sentinels are written in; nil: it has.
-	Painless func(ctx context.Context) bool
+	// CanHaveSentinels tells whether the cluster can, and if not, why; nil: it can.
+	CanHaveSentinels func(ctx context.Context) (ok bool, why string)
 
 	compiled compiled
 }
