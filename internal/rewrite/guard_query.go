@@ -1,7 +1,9 @@
 package rewrite
 
 import (
+	"bytes"
 	"encoding/base64"
+	"regexp"
 	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
@@ -45,6 +47,7 @@ var clauses = map[string]clauseShape{
 	"span_field_masking": shapeNamed, "field_masking_span": shapeNamed,
 
 	"multi_match": shapeText, "combined_fields": shapeText, "query_string": shapeText, "simple_query_string": shapeText,
+	"kql": shapeText,
 
 	"more_like_this": shapeLike, "percolate": shapePercolate, "wrapper": shapeWrapper, "script": shapeScript,
 }
@@ -95,6 +98,9 @@ func (g *guard) clause(m *treeValue) error {
 	return g.unknownMember(m)
 }
 
+// kqlColons finds the operators of KQL that stand where a colon can.
+var kqlColons = regexp.MustCompile(`[<>]=?`)
+
 // container reads a clause, or a part of one, that holds queries under option names. Unknown members that
 // are objects are read as what they most likely are, and refused when they name a protected field.
 func (g *guard) container(v *treeValue) error {
@@ -131,13 +137,22 @@ func (g *guard) containerMember(m *treeValue) error {
 		return g.fieldKeyed(m, string(m.name))
 	case "field_value_factor": // "missing" is a number that stands for the field's value
 		return g.fieldNamed(m, "field_value_factor")
-	case "match_criteria": // of a rule query: metadata, with names of its own
-		return nil
+	case "match_criteria":
+		return g.criteria(m)
 	}
 	if m.isScalar() {
 		return nil // minimum_should_match, boost, path, score_mode …
 	}
 	return g.unknownMember(m)
+}
+
+// criteria reads the metadata of a rule query: values for names of its own. One that is called like a protected field stands
+// for it.
+func (g *guard) criteria(v *treeValue) error {
+	if f := g.documentNames(v, ""); f != nil {
+		return guardFault(f, "the member [match_criteria]")
+	}
+	return nil
 }
 
 // fieldKeyed reads {"field name": constant or options}. Options stand beside names only in a few clauses (boost in
@@ -208,9 +223,14 @@ func (g *guard) fieldsText(v *treeValue, clause string) error {
 			return guardFault(f, "the clause ["+clause+"]")
 		}
 	}
-	if clause == "query_string" {
+	switch clause {
+	case "query_string":
 		if f := g.luceneText(text); f != nil {
 			return guardFault(f, "the clause [query_string]")
+		}
+	case "kql": // like Lucene's where names matter, with comparisons, and quotes around names
+		if f := g.luceneText(kqlColons.ReplaceAll(bytes.ReplaceAll(text, []byte{'"'}, []byte{' '}), []byte{':'})); f != nil {
+			return guardFault(f, "the clause [kql]")
 		}
 	}
 	return nil
@@ -224,10 +244,10 @@ func (g *guard) like(v *treeValue) error {
 		if m == nil {
 			continue
 		}
-		if fields != nil {
-			return guardFault(fields, "the clause [more_like_this]")
-		}
 		err := g.each(m, func(item *treeValue) error {
+			if fields != nil && (!item.isObject() || item.member("doc") != nil) { // others name stored documents
+				return guardFault(fields, "the clause [more_like_this]")
+			}
 			if f := g.documentNames(item.member("doc"), ""); f != nil {
 				return guardFault(f, "the clause [more_like_this]")
 			}
@@ -346,7 +366,9 @@ func (g *guard) retriever(v *treeValue) error {
 					err = g.retriever(m)
 				case "query", "filter":
 					err = g.query(m) // a text has its fields beside it
-				case "field", "fields", "inference_text", "match_criteria", "ids", "docs":
+				case "match_criteria":
+					err = g.criteria(m)
+				case "field", "fields", "inference_text", "ids", "docs":
 				default:
 					err = g.searchMember(kind, m)
 				}

@@ -231,6 +231,16 @@ func (r *request) transform(p *Plan) (Transform, error) {
 		return r.searchTemplate()
 	case verdictScript:
 		return r.stored()
+	case verdictExecute:
+		return r.execute()
+	case verdictRankEval:
+		return r.rankEval()
+	case verdictApplication:
+		return r.application()
+	case verdictQueryRules:
+		return r.queryRules()
+	case verdictEvent:
+		return nil, r.event()
 	case verdictScroll, verdictAsyncGet, verdictMget, verdictGet, verdictSource:
 		return r.read()
 	case verdictReindex:

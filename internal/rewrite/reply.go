@@ -13,14 +13,15 @@ import (
 type replyKind uint8
 
 const (
-	replySearch  replyKind = iota // hits.hits[], aggregations
-	replyGet                      // the root is a hit
-	replySource                   // the root is the document
-	replyMget                     // docs[], each a hit
-	replyMsearch                  // responses[], each a search reply
-	replyUpdate                   // get beside _index and _id
-	replyExplain                  // the same, of _explain
-	replyAsync                    // response, a search reply
+	replySearch   replyKind = iota // hits.hits[], aggregations
+	replyGet                       // the root is a hit
+	replySource                    // the root is the document
+	replyMget                      // docs[], each a hit
+	replyMsearch                   // responses[], each a search reply
+	replyUpdate                    // get beside _index and _id
+	replyExplain                   // the same, of _explain
+	replyAsync                     // response, a search reply
+	replyRankEval                  // details, by ids of the client's: hits[].hit
 )
 
 // opening opens the sealed values of one reply. Values are opened in slots alone: places where the
@@ -222,6 +223,14 @@ func (r *replier) root() error {
 		return r.only("docs", func() error { return r.hits(r.readHit) })
 	case replyMsearch:
 		return r.only("responses", func() error { return r.s.array(r.search) })
+	case replyRankEval:
+		return r.only("details", func() error {
+			return r.s.object(func([]byte) error {
+				return r.only("hits", func() error {
+					return r.s.array(func() error { return r.only("hit", func() error { return r.unit(r.readHit) }) })
+				})
+			})
+		})
 	case replyAsync:
 		return r.only("response", r.search)
 	}

@@ -75,6 +75,11 @@ const (
 	verdictMsearchTemplate   verdict = "msearch_template"
 	verdictRenderTemplate    verdict = "render_template"
 	verdictScript            verdict = "script"
+	verdictExecute           verdict = "execute"
+	verdictRankEval          verdict = "rank_eval"
+	verdictApplication       verdict = "application"
+	verdictQueryRules        verdict = "query_rules"
+	verdictEvent             verdict = "event"
 )
 
 // routeNode is one step of the route trie. Fixed words are compared raw and beat parameters, as in

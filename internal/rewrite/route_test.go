@@ -31,6 +31,7 @@ var knownVerdicts = map[verdict]bool{
 	verdictComponentTemplate: true, verdictLegacyTemplate: true, verdictSimulateTemplate: true, verdictPipeline: true, verdictSettings: true, verdictAliases: true, verdictRoles: true,
 	verdictJob: true, verdictFollow: true, verdictRestore: true, verdictCreateFrom: true, verdictSamples: true, verdictDocuments: true, verdictBinary: true, verdictPromQL: true,
 	verdictSimulate: true, verdictTerms: true, verdictMonitoring: true, verdictSearchTemplate: true, verdictMsearchTemplate: true, verdictRenderTemplate: true, verdictScript: true,
+	verdictExecute: true, verdictRankEval: true, verdictApplication: true, verdictQueryRules: true, verdictEvent: true,
 }
 
 func TestRouteTable(t *testing.T) {

@@ -119,14 +119,19 @@ func (r *request) simulatedDocument(c *controlPass, seal *sealing, scan *docScan
 	if err != nil || pl.t == nil {
 		return err
 	}
+	return r.sealInto(c, seal, scan, pl, source, doc.member("_id"), doc.member("_routing"))
+}
+
+// sealInto plans the sealing of source, a document for pl. id and routing are those of a document that it may be written back to.
+func (r *request) sealInto(c *controlPass, seal *sealing, scan *docScanner, pl *place, source, id, routing *treeValue) error {
 	raw := c.body[source.start:source.end]
 	var p part
 	if err := scan.document(raw, pl.t, &p); err != nil {
 		return documentFault(err)
 	}
 	var stored *storedValues
-	if id := doc.member("_id"); p.writesBack() && id != nil {
-		was, err := lookUpOne(r.ctx, r.Engine, r.call, scan, pl, string(c.text(id)), string(c.text(orNull(doc.member("_routing")))))
+	if p.writesBack() && id != nil {
+		was, err := lookUpOne(r.ctx, r.Engine, r.call, scan, pl, string(c.text(id)), string(c.text(orNull(routing))))
 		if err != nil {
 			return err
 		}

@@ -74,7 +74,7 @@ func (r *request) templated(rules []*policy.Rule, body []byte, id string) (query
 				return info, refuse(400, "esproxy_bad_request", "a search by template has more than one template; give one of [id] and [source]")
 			}
 			source = m
-		case "id", "params", "explain", "profile":
+		case "id", "params", "explain", "profile", "project_routing":
 		default:
 			return info, refuse(400, "esproxy_bad_request", "a search by template has a member that Elasticsearch does not know; its members are id, source, params, explain and profile")
 		}

@@ -38,6 +38,14 @@ var verdicts = []struct{ name, sentence, limits string }{
 		"script", "A stored template is judged with every combination of its sections, a stored script like one in a search: constants beside the names of protected fields are refused. What parameters bring is judged when the script is used.",
 		"names that a script builds while it runs, and scripts that were stored around the proxy.",
 	},
+	{"execute", "The trial's document is sealed as for the index that it names; constants beside the names of protected fields, in the script, its parameters and the query, are refused. The result passes as it is.", ""},
+	{"rank_eval", "Each search is read as for `search`, each template as for `search_template`; the hits that show a document are opened for a caller with a grant.", ""},
+	{
+		"application", "The template of a search application is judged like a stored one; a search of it is filled in with the parameters of both and judged with the rules of its indices.",
+		"that the application is still the one that was looked up when Elasticsearch reads it.",
+	},
+	{"query_rules", "Criteria are values for names of the client's choice: those for the name of a protected field of any rule are refused.", ""},
+	{"event", "Passes where no rule applies to the data stream that Elasticsearch writes the event to, `behavioral_analytics-events-` with the collection's name; refused where one does.", ""},
 	{"mget", "Documents are opened for a caller with a grant; without one the reply passes untouched.", ""},
 	{"get", "The document is opened for a caller with a grant; without one the reply passes untouched.", ""},
 	{
