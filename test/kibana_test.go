@@ -85,3 +85,12 @@ func TestDiscoverSeesCiphertext(t *testing.T) {
 		t.Errorf("the refusal reads %q", reason)
 	}
 }
+
+// TestDiscoverESQL replays Discover's ES|QL mode: columns before rows, then rows, asynchronously with a filter on the time.
+func TestDiscoverESQL(t *testing.T) {
+	server := needESQL(t)
+	t.Parallel()
+	s := start(t, config{server: server})
+	kibanaUsers(t, s, "$Puser")
+	replay(t, s, readTraffic(t, "kibana_esql.txt"))
+}

@@ -77,6 +77,16 @@ func needOpenSearch(t *testing.T) string {
 	return u
 }
 
+// needESQL gives the address of an Elasticsearch that answers ES|QL. It ends the test when there is none.
+func needESQL(t *testing.T) string {
+	t.Helper()
+	u := strings.TrimRight(os.Getenv("ESPROXY_TEST_ESQL_URL"), "/")
+	if u == "" {
+		t.Skip("needs an Elasticsearch with ES|QL: set ESPROXY_TEST_ESQL_URL")
+	}
+	return u
+}
+
 // recorded is one request as the proxy sent it.
 type recorded struct {
 	method, target string
