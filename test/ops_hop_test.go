@@ -243,7 +243,7 @@ func TestOpsExpect(t *testing.T) {
 		status int
 	}{
 		"bad grant":        {head("PUT /$Puser/_doc/1", "X-Esproxy-Authorization: Bearer espt1.bad\r\n"), 403},
-		"refused endpoint": {head("POST /_analyze", ""), 403},
+		"refused endpoint": {head("POST /_arrow/_bulk", ""), 403},
 		"unknown endpoint": {head("POST /_nothing/of/that/kind", ""), 403},
 		"content type":     {strings.Replace(head("PUT /$Puser/_doc/1", ""), "application/json", "application/cbor", 1), 406},
 		"encoding":         {head("PUT /$Puser/_doc/1", "Content-Encoding: br\r\n"), 415},

@@ -287,8 +287,8 @@ next:
 	return nil
 }
 
-// monitoring passes the monitoring documents of the product itself. They go into indices of their own, which rules
-// name only by patterns that begin with a dot.
+// monitoring carries monitoring documents of the product itself. They go into system indices, which rules name only by patterns that begin
+// with a dot; a document that holds a protected field is none of these.
 func (r *request) monitoring() (Transform, error) {
 	for _, rule := range r.Policy.Rules {
 		for _, pattern := range rule.Indices {
@@ -297,5 +297,5 @@ func (r *request) monitoring() (Transform, error) {
 			}
 		}
 	}
-	return nil, nil
+	return r.documents()
 }

@@ -55,7 +55,7 @@ func TestTerms(t *testing.T) {
 		{"POST /user/_knn_search", `{"knn":{"field":"v","query_vector":[1],"k":1,"num_candidates":2},"_source":["card"]}`},
 		{"POST /user/_fleet/_fleet_search", `{"query":{"term":{"username":"ana"}}}`},
 		{"POST /user/_mvt/geo/1/1/1", `{"query":{"term":{"username":"ana"}},"fields":["card"],"grid_precision":8}`},
-		{"POST /_monitoring/bulk?system_id=kibana&interval=10s", "{\"index\":{\"_type\":\"kibana_stats\"}}\n{\"card\":\"x\"}\n"},
+		{"POST /_monitoring/bulk?system_id=kibana&interval=10s", "{\"index\":{\"_type\":\"kibana_stats\"}}\n{\"kibana_stats\":{\"card\":\"x\"}}\n"},
 	} {
 		up, fault := carry(t, e, c[0], jsonType, c[1], &fakeCaller{})
 		if fault != nil || up != c[1] {
@@ -80,6 +80,7 @@ func TestTerms(t *testing.T) {
 		{"POST /user/_fleet/_fleet_search", `{"query":{"term":{"card":"4111"}}}`},
 		{"POST /_fleet/_fleet_msearch", "{\"index\":\"user\"}\n{\"query\":{\"term\":{\"card\":\"4111\"}}}\n"},
 		{"POST /user/_mvt/geo/1/1/1", `{"query":{"term":{"card":"4111"}}}`},
+		{"POST /_monitoring/bulk?system_id=kibana", "{\"index\":{\"_type\":\"x\"}}\n{\"card\":\"4111\"}\n"},
 	} {
 		if up, fault := carry(t, e, c[0], jsonType, c[1], &fakeCaller{}); fault == nil || fault.Type != "esproxy_protected_query" {
 			t.Errorf("%s %s: %v, %q", c[0], c[1], fault, up)

@@ -81,7 +81,7 @@ var verdicts = []struct{ name, sentence, limits string }{
 		"terms", "A text for a protected field, a made-up document that holds one, and vertices that name terms of one are refused; the reply shows what is stored.",
 		"a value in a text that is analysed for no field, or for an unprotected one.",
 	},
-	{"monitoring", "Passes, as it goes into system indices; refused where a rule names these.", ""},
+	{"monitoring", "Passes, as it goes into system indices; refused where a rule names these, or a document holds a protected field.", ""},
 	{"terms_enum", "The terms of a protected field are not listed, and constants on protected fields in the filter are refused.", ""},
 	{"create_index", "Protected fields get the mapping that sealed values need; a body whose own mapping, settings, aliases or runtime fields work against sealed values is refused, with the right mapping shown.", ""},
 	{"rollover", "As `create_index` where the body defines the new index; without a body it passes, and the first write sees to the mapping.", ""},
