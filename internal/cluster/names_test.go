@@ -15,7 +15,7 @@ import (
 
 const (
 	someAliases = `{"user-1":{"aliases":{"user":{"is_write_index":true},"people":{}}},"user-2":{"aliases":{"user":{}}},
-		"lone":{"aliases":{"sole":{},"never":{"is_write_index":false}}},".kibana_1":{"aliases":{".kibana":{}}},
+		"lone":{"aliases":{"sole":{},"never":{"is_write_index":false}}},".kibana_1":{"aliases":{".kibana":{}}},".fs-old-2026.11.01-000001":{"aliases":{}},
 		"logs":{"aliases":{"logs-al":{"is_write_index":true}}},"empty":{"aliases":{"empty-al":{}}}}`
 	someStreams = `{"data_streams":[{"name":"logs","indices":[{"index_name":".ds-logs-2026.11.01-000001"},{"index_name":".ds-logs-2026.11.02-000002"}],
 		"failure_store":{"enabled":true,"indices":[{"index_name":".fs-logs-2026.11.01-000001"}]}},{"name":"empty","indices":[]}]}`
@@ -50,6 +50,7 @@ func TestResolve(t *testing.T) {
 		{"logs::failures", "", []string{"logs", "logs-al", b1, b2, fs}, false},
 		{b1, b1, []string{"logs", "logs-al", b1}, false},
 		{fs, fs, []string{"logs", "logs-al", fs}, false},
+		{".fs-old-2026.11.01-000001", ".fs-old-2026.11.01-000001", []string{".fs-old-2026.11.01-000001"}, false},
 		{"empty", "", []string{"empty", "empty-al"}, false},
 		{".kibana", ".kibana_1", []string{".kibana", ".kibana_1"}, true},
 		{"none", "", []string{"none"}, false},
@@ -90,7 +91,7 @@ func TestExpand(t *testing.T) {
 	clk := newClock()
 	_, c := someCluster(t, cluster.Config{Now: clk.now})
 	all := []string{"user-1", "user-2", "user", "people", "lone", "sole", "never", ".kibana_1", ".kibana", "logs", "logs-al", "empty", "empty-al",
-		".ds-logs-2026.11.01-000001", ".ds-logs-2026.11.02-000002", ".fs-logs-2026.11.01-000001"}
+		".ds-logs-2026.11.01-000001", ".ds-logs-2026.11.02-000002", ".fs-logs-2026.11.01-000001", ".fs-old-2026.11.01-000001"}
 	for _, tc := range []struct {
 		expr, write string
 		names       []string

@@ -144,9 +144,11 @@ func (c *Cluster) makeReady(ctx context.Context, caller rewrite.Caller, name str
 	if m, ok := c.ready.get(name, v.id(r.Write), rules, c.now()); ok {
 		return m.err // another request did it meanwhile
 	}
-	mappings, found, err := c.putMapping(ctx, r.Write, rules)
-	if err != nil {
-		return err
+	mappings, found := "", true
+	if !r.Failures { // Elasticsearch maps failure stores itself, and nothing of the failed document
+		if mappings, found, err = c.putMapping(ctx, r.Write, rules); err != nil {
+			return err
+		}
 	}
 	if !found {
 		c.Changed() // the view is out of date

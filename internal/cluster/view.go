@@ -393,6 +393,10 @@ func parseView(aliases, streams []byte) (*view, error) {
 			}
 		}
 	}
+	for name, i := range v.indices {
+		// A restored one may have lost its stream.
+		i.failure = i.failure || i.stream == "" && policy.IsFailureStore(name)
+	}
 	v.expanded = map[string]rewrite.Resolved{}
 	v.all = sync.OnceValue(func() rewrite.Resolved {
 		var names []string
