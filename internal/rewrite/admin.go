@@ -86,6 +86,11 @@ func (r *request) administration() (Transform, error) {
 				return nil, err
 			}
 		}
+		if kind == controlRoles {
+			if err := r.roleAliases(body); err != nil {
+				return nil, err
+			}
+		}
 		out, err := r.control(kind, rules, body)
 		if err != nil {
 			return nil, err
@@ -107,6 +112,45 @@ func (r *request) alike(name string) bool {
 	}
 	all, err := r.indices(r.ctx, name)
 	return err == nil && !slices.ContainsFunc(all, func(t *target) bool { return t != all[0] || t == nil || t.failures })
+}
+
+// roleAliases looks at the queries of roles by the rules of what their names stand for, since a role may name an alias. What the names
+// themselves say is looked at in control.
+func (r *request) roleAliases(body []byte) error {
+	if skipSpace(body, 0) == len(body) {
+		return nil
+	}
+	root, err := strictTree(body)
+	if err != nil {
+		return badBodyFault(err)
+	}
+	c := &controlPass{guard: newGuard(nil, body)}
+	var walk func(v *treeValue) error
+	walk = func(v *treeValue) error {
+		if q := v.member("query"); q != nil {
+			var names []string
+			for _, name := range c.texts(v.member("names")) {
+				if strings.HasPrefix(name, "/") { // a regular expression: any name
+					name = "*"
+				}
+				names = append(names, name)
+			}
+			rules, err := r.aliasRules(names)
+			if err != nil {
+				return err
+			}
+			if err := newGuard(rules, body).roleQuery(q); err != nil {
+				return err
+			}
+		}
+		for i := range v.kids {
+			if err := walk(&v.kids[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return walk(&root)
 }
 
 // aliasNames gives the expressions for all indices and aliases that a change of aliases names. The body of a single alias may name

@@ -106,6 +106,9 @@ func controlled(kind controlKind, rules []*policy.Rule, body []byte, newGuard fu
 		if err == nil {
 			err = c.reserved(root.member("template").member("mappings"))
 		}
+		if err == nil {
+			err = c.plainValues(orNull(root.member("template").member("mappings")))
+		}
 	case controlIndexTemplate, controlSimulate, controlLegacyTemplate:
 		var within []*policy.Rule
 		at := &root

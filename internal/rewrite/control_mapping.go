@@ -62,8 +62,8 @@ func (c *controlPass) mapping(p controlPlace, add []*policy.Field) error {
 			return mappingFault("the mapping is nested under a type, or has a member that is not known here; give [properties] and the other members directly under the mapping")
 		}
 	}
-	if f := c.documentNames(v.member("_meta"), ""); f != nil {
-		return mappingConflict(f, "[_meta] holds a value of that name in clear, which Elasticsearch would keep in the cluster's state")
+	if err := c.meta(v); err != nil {
+		return err
 	}
 	if err := c.sourceFilter(v.member("_source")); err != nil {
 		return err

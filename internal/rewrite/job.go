@@ -102,6 +102,9 @@ func (j *job) read() error {
 		}
 		return j.others(j.root, "infer", "docs")
 	case "indices.migrate_reindex": // of an index under its own name
+		if err := j.others(orNull(j.root.member("source")), "", "index"); err != nil {
+			return err
+		}
 		return j.others(j.root, "", "source", "mode")
 	case "watcher.put_watch":
 		return j.watch(j.root)
@@ -114,6 +117,11 @@ func (j *job) read() error {
 		return j.others(j.root, "profiling", "query")
 	}
 	if strings.HasPrefix(j.r.api, "inference.") {
+		if q := j.root.member("query"); q.isObject() { // a text by its documentation
+			if err := j.all.query(q); err != nil {
+				return err
+			}
+		}
 		return j.others(j.root, "inference")
 	}
 	return j.all.search(j.root) // watcher.query_watches

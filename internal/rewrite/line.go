@@ -32,7 +32,7 @@ func (e *Engine) checkLine(ctx context.Context, m *matched, call *Call) error {
 			rest = ""
 		}
 		name, v, _ := strings.Cut(pair, "=")
-		if documentedParams[name] && name != "q" && name != "source" && name != "source_content_type" {
+		if documentedParams[name] && !lineParams[name] {
 			continue
 		}
 		if err := e.checkParam(ctx, m, call, name, v); err != nil {
@@ -41,6 +41,9 @@ func (e *Engine) checkLine(ctx context.Context, m *matched, call *Call) error {
 	}
 	return nil
 }
+
+// lineParams are documented parameters that hold values, or say what another one holds.
+var lineParams = map[string]bool{"q": true, "df": true, "suggest_field": true, "source": true, "source_content_type": true}
 
 // target gives the name of the path parameter that names what a request is about.
 func (r *route) target() string {
@@ -131,6 +134,16 @@ func (e *Engine) checkParam(ctx context.Context, m *matched, call *Call, name, v
 			return err
 		}
 		return guardURL(rules, [][2]string{{"q", value}})
+	}
+	if (n == "df" || n == "suggest_field") && !guardsURL[m.verdict] && fieldOf(e.Policy.Rules, value) != nil {
+		rules, err := e.lineRules(ctx, m, call)
+		if err != nil {
+			return err
+		}
+		if f := fieldOf(rules, value); f != nil { // that goes with q or suggest_text
+			return guardFault(f, "the parameter ["+n+"]")
+		}
+		return nil
 	}
 	if documentedParams[n] || value == "" || fieldOf(e.Policy.Rules, n) == nil {
 		return nil

@@ -3,6 +3,7 @@ package rewrite
 import (
 	"bytes"
 	"slices"
+	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -72,6 +73,9 @@ var ownFields = map[string][]string{
 func (r *request) members() (func(body []byte) error, error) {
 	return r.membersOnly(func(rules []*policy.Rule, body []byte) error {
 		if own, ok := ownFields[r.api]; ok {
+			if err := checkMembers(rules, r.route.members, body); err != nil {
+				return err
+			}
 			root, err := strictTree(body)
 			if err != nil {
 				return badBodyFault(err)
@@ -115,8 +119,72 @@ func checkMembers(rules []*policy.Rule, documented []string, body []byte) error 
 		if slices.Contains(documented, string(name)) {
 			return nil
 		}
-		return newGuard(rules, value).undocumented(name, free)
+		return newGuard(rules, value).undocumented(name, free && name != nil && !carriers[string(name)])
 	})
+}
+
+// carriers are members that hold documents, queries and scripts in other APIs, and hardly are names of the client's choice.
+var carriers = map[string]bool{"doc": true, "docs": true, "document": true, "documents": true, "upsert": true, "_source": true, "source": true, "script": true, "params": true, "query": true}
+
+// checkFirst adds to a transform, whose own reading follows its endpoint's grammar, what that grammar has no place for: a
+// document in the members that the API does not have, and an array in the place of an object.
+func (r *request) checkFirst(t Transform) error {
+	if !r.call.HasBody {
+		return nil
+	}
+	check := onlyObject
+	switch r.verdict {
+	case verdictBulk, verdictDoc, verdictCreate, verdictUpdate, verdictMsearch, verdictMonitoring, verdictDocuments, verdictSamples, verdictBinary, verdictPromQL, verdictUnprotected:
+		return nil // documents, lines, or no JSON
+	case verdictJob, verdictFollow, verdictRestore, verdictCreateFrom, verdictCopy, verdictSettings, verdictRoles, verdictComponentTemplate:
+		rules, err := r.lineRules(r.ctx, r.matched, r.call)
+		if err != nil {
+			return err
+		}
+		members := r.route.members
+		if len(members) == 0 && strings.HasPrefix(r.api, "inference.") { // an API that newer specifications lack
+			members = jobMembers["inference"]
+		}
+		if len(rules) > 0 && len(members) > 0 {
+			check = func(body []byte) error {
+				if err := onlyObject(body); err != nil || skipSpace(body, 0) == len(body) {
+					return err
+				}
+				if err := strictJSON(body); err != nil {
+					return badBodyFault(err)
+				}
+				return checkMembers(rules, members, body)
+			}
+		}
+	}
+	switch t := t.(type) {
+	case *control:
+		change := t.change
+		t.change = func(body []byte) ([]byte, error) {
+			if err := check(body); err != nil {
+				return nil, err
+			}
+			return change(body)
+		}
+	case *query:
+		if then := t.check; then != nil {
+			t.check = func(body []byte) error {
+				if err := check(body); err != nil {
+					return err
+				}
+				return then(body)
+			}
+		}
+	}
+	return nil
+}
+
+// onlyObject refuses an array where an object belongs: readers of single members find nothing in it.
+func onlyObject(body []byte) error {
+	if at := skipSpace(body, 0); at < len(body) && body[at] == '[' {
+		return badBodyFault(badSyntax(at, "expected an object"))
+	}
+	return nil
 }
 
 // mgetMembers are what a document of _mget is asked for by (org.elasticsearch.action.get.MultiGetRequest).
@@ -224,8 +292,9 @@ func (g *guard) undocumented(name []byte, free bool) error {
 // heldAt gives the protected field that a value other than null lies at: at any depth, or when rooted only from the
 // root on. path is the way to v, each name after a dot; in is the field that v lies under.
 func (g *guard) heldAt(v *treeValue, path []byte, in *policy.Field, rooted bool) *policy.Field {
+	name := bytes.TrimRight(v.name, ".") // which the server drops
 	if v.name != nil {
-		path = append(append(path, '.'), v.name...)
+		path = append(append(path, '.'), name...)
 	}
 	for _, f := range g.fields {
 		if in != nil || v.name == nil {
@@ -233,7 +302,7 @@ func (g *guard) heldAt(v *treeValue, path []byte, in *policy.Field, rooted bool)
 		}
 		way := append(path, '.')
 		if !rooted { // what is new can only match up to its end
-			way = way[max(0, len(path)-len(v.name)-len(f.Path)-1):]
+			way = way[max(0, len(path)-len(name)-len(f.Path)-1):]
 		}
 		if i := bytes.Index(way, []byte("."+f.Path+".")); i == 0 || i > 0 && !rooted {
 			in = f

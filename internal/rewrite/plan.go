@@ -54,10 +54,15 @@ func (e *Engine) Plan(ctx context.Context, call *Call) (*Plan, error) {
 	if transform == nil {
 		return p, nil
 	}
-	if fault = r.checkDialect(transform); fault != nil {
+	if fault = r.checkDialect(transform); fault == nil {
+		err = r.checkFirst(transform)
+	} else {
+		err = fault
+	}
+	if err != nil {
 		r.writing.exit()
 		transform.Close()
-		return nil, fault
+		return nil, err
 	}
 	p.Transform = transform
 	return p, nil
