@@ -190,6 +190,9 @@ func some(list []form, n int) (out []form) {
 // forms gives the bodies that a row is walked with. known tells that the API takes bodies of this kind.
 func (r row) forms() (list []form, known bool) {
 	api := strings.TrimPrefix(r.api, "compat7.")
+	if strings.HasPrefix(r.template, "/_render/template/{id}") { // of a stored template
+		return []form{{name: "params", body: `{"params":{"f":"$N","c":"$C"}}`}}, true
+	}
 	if f, ok := formsOf[api]; ok {
 		return f, true
 	}
