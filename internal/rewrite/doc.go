@@ -17,14 +17,15 @@
 // the stored document's subject, which known.go takes from earlier items of the same bulk
 // and the cluster from the index; repeat.go carries out their retry_on_conflict. single.go
 // does the same for requests of one document, control.go and admin.go for mappings, templates
-// and pipelines, guard.go for constants in queries.
+// and pipelines, guard.go for constants in queries. Texts of ES|QL, SQL and EQL are cut into tokens in
+// lang_lex.go and judged in lang.go, with the grammar of each in a file of its own.
 //
 // # The way of a reply
 //
 // A reply is only read for a caller with a grant, or when the proxy refused items of a
 // bulk. stream.go copies it while it is scanned; reply.go follows the endpoint's grammar
 // from the root to the slots in which the server writes documents; hit.go finds sealed
-// values and the subject in one hit, and open.go opens them. items.go puts refused items
+// values and the subject in one hit, table.go in one row, and open.go opens them. items.go puts refused items
 // into a bulk's reply.
 //
 // # Borders

@@ -188,8 +188,11 @@ func (g *guard) search(v *treeValue) error {
 func (g *guard) searchMember(v, m *treeValue) error {
 	switch string(m.name) {
 	case "query":
-		if m.isString() { // EQL, SQL and ES|QL bodies
-			return g.languageText(v, m)
+		if m.isString() { // no query of a search
+			if f := g.roughly(string(g.text(m))); f != nil {
+				return guardFault(f, "the query text")
+			}
+			return nil
 		}
 		return g.query(m)
 	case "post_filter", "index_filter", "filter":

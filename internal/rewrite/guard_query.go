@@ -101,6 +101,11 @@ func (g *guard) clause(m *treeValue) error {
 // kqlColons finds the operators of KQL that stand where a colon can.
 var kqlColons = regexp.MustCompile(`[<>]=?`)
 
+// kqlText is luceneText for Kibana's query language.
+func (g *guard) kqlText(text []byte) *policy.Field {
+	return g.luceneText(kqlColons.ReplaceAll(bytes.ReplaceAll(text, []byte{'"'}, []byte{' '}), []byte{':'}))
+}
+
 // container reads a clause, or a part of one, that holds queries under option names. Unknown members that
 // are objects are read as what they most likely are, and refused when they name a protected field.
 func (g *guard) container(v *treeValue) error {
@@ -229,7 +234,7 @@ func (g *guard) fieldsText(v *treeValue, clause string) error {
 			return guardFault(f, "the clause [query_string]")
 		}
 	case "kql": // like Lucene's where names matter, with comparisons, and quotes around names
-		if f := g.luceneText(kqlColons.ReplaceAll(bytes.ReplaceAll(text, []byte{'"'}, []byte{' '}), []byte{':'})); f != nil {
+		if f := g.kqlText(text); f != nil {
 			return guardFault(f, "the clause [kql]")
 		}
 	}

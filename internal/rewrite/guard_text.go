@@ -79,26 +79,6 @@ func onlyStar(text []byte) bool {
 	return len(text) == 1 || strings.IndexByte(" \t\r\n)", text[1]) >= 0
 }
 
-// languageText reads the text of an EQL, SQL or ES|QL body. Naming a protected field is no harm; comparing it is, and
-// with params it can't be told what is compared.
-func (g *guard) languageText(body, query *treeValue) error {
-	text := g.text(query)
-	words := lexScript(text)
-	for _, f := range g.fields {
-		if !namesAnywhere(words, f) {
-			continue
-		}
-		if params := body.member("params"); params != nil && len(params.kids) > 0 {
-			return guardFault(f, "a query text with params")
-		}
-		lower := " " + strings.ToLower(strings.Join(strings.Fields(string(text)), " "))
-		if strings.ContainsAny(lower, `=<>'"~:`) || strings.Contains(lower, " like") || strings.Contains(lower, " rlike") || strings.Contains(lower, " in (") || strings.Contains(lower, " in(") || strings.Contains(lower, "match") {
-			return guardFault(f, "the query text")
-		}
-	}
-	return nil
-}
-
 // script reads a script: its source, or an object with source and params. field is the protected field that
 // the place of the script has it read anyway, or nil. A script that reads a protected field must bring no constants.
 // A stored script is read where params come with it; its own literals were seen when it was stored. Names that are built while a

@@ -268,6 +268,16 @@ func (r *request) transform(p *Plan) (Transform, error) {
 		return r.binary()
 	case verdictPromQL:
 		return r.promQL()
+	case verdictESQL:
+		return r.language(langESQL)
+	case verdictSQL:
+		return r.language(langSQL)
+	case verdictEQL:
+		return r.eql()
+	case verdictTableGet, verdictEventsGet:
+		return r.read()
+	case verdictView:
+		return r.viewQuery()
 	case verdictSimulate:
 		return r.simulate()
 	case verdictTerms:
@@ -515,6 +525,12 @@ func (r *request) read() (Transform, error) {
 		q.opening = r.opening(replySearch, "")
 	case verdictAsyncGet:
 		q.opening = r.opening(replyAsync, "")
+	case verdictTableGet:
+		q.opening = r.opening(replyTable, "")
+		q.opening.tableRules, q.opening.unknownForm = r.Policy.Rules, true
+	case verdictEventsGet:
+		q.opening = r.opening(replyEvents, "")
+		q.opening.sourceWhole = !r.filtersSource()
 	case verdictMget:
 		q.opening = r.opening(replyMget, "")
 		q.opening.fallback = r.onlyTarget()

@@ -22,6 +22,8 @@ const (
 	replyExplain                   // the same, of _explain
 	replyAsync                     // response, a search reply
 	replyRankEval                  // details, by ids of the client's: hits[].hit
+	replyTable                     // columns and rows of SQL and ES|QL
+	replyEvents                    // hits.events[] and hits.sequences[] of EQL
 )
 
 // opening opens the sealed values of one reply. Values are opened in slots alone: places where the
@@ -47,6 +49,10 @@ type opening struct {
 	// sourceWhole is set when nothing of the request filters _source or the reply, so that a document which shows
 	// no subject has none.
 	sourceWhole bool
+	// tableRules are the rules under which cells of a table may open, columnar tells that its values are columns, and
+	// unknownForm that it is not known which they are.
+	tableRules            []*policy.Rule
+	columnar, unknownForm bool
 }
 
 const (
@@ -67,6 +73,7 @@ const (
 	lookupFailed = "lookup_failed"
 	notAuthentic = "auth"
 	twiceThere   = "duplicate_member"
+	noColumns    = "no_columns"
 	keysBusy     = "busy" // of an OpenSession: too many keys are being derived at once
 )
 
@@ -193,6 +200,11 @@ func (r *replier) newTarget(index []byte) *shownTarget {
 	if t == nil {
 		return nil
 	}
+	return r.shown(t, name)
+}
+
+// shown tells what the caller may see of a target.
+func (r *replier) shown(t *target, name string) *shownTarget {
 	shown := &shownTarget{target: t, index: name}
 	_, shown.remote = onRemote(name)
 	for i, rule := range t.rules {
@@ -233,6 +245,10 @@ func (r *replier) root() error {
 		})
 	case replyAsync:
 		return r.only("response", r.search)
+	case replyTable:
+		return r.table()
+	case replyEvents:
+		return r.events()
 	}
 	return r.search()
 }
@@ -290,12 +306,15 @@ func (r *replier) topHitsBody() error {
 }
 
 // unit reads one unit, opens it and puts it out.
-func (r *replier) unit(read func(pos int) (int, error)) error {
+func (r *replier) unit(read func(pos int) (int, error)) error { return r.unitOf('{', read) }
+
+// unitOf does so for a unit that begins with the given byte.
+func (r *replier) unitOf(first byte, read func(pos int) (int, error)) error {
 	c, err := r.s.peek()
 	if err != nil {
 		return err
 	}
-	if c != '{' {
+	if c != first {
 		return r.s.copyValue()
 	}
 	limit := r.o.eng.Limits.MaxHit

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -26,6 +27,8 @@ type replyCase struct {
 	typed   bool
 	whole   bool
 	topHits [][]string
+	rules   string // under which cells of a table may open, by their names; "" are all of them
+	form    string // of a table: "columnar" or "unknown"
 	viewer  fakeViewer
 	docs    map[Ref]string // for look-ups
 	lookErr error
@@ -63,6 +66,12 @@ func (c *replyCase) open(t testing.TB, in io.Reader) (string, map[string]int, *f
 	}
 	counter := &fakeCounter{}
 	o := &opening{eng: eng, viewer: viewer, counter: counter, kind: c.kind, index: c.index, id: c.id, typedKeys: c.typed, topHits: c.topHits, sourceWhole: c.whole}
+	for _, rule := range eng.Policy.Rules {
+		if c.rules == "" || slices.Contains(strings.Fields(c.rules), rule.Name) {
+			o.tableRules = append(o.tableRules, rule)
+		}
+	}
+	o.columnar, o.unknownForm = c.form == "columnar", c.form == "unknown"
 	var out bytes.Buffer
 	err := o.rewrite(context.Background(), in, &out)
 	if left := eng.Budget.(*fakeBudget).out; left != 0 {
@@ -527,7 +536,7 @@ func TestReplyFallback(t *testing.T) {
 // FuzzReplies: any reply, cut anywhere, gives the same output; what is no opened token is copied; and a canary, sealed
 // for another rule, path or subject than any place of the cases, never shows.
 func FuzzReplies(f *testing.F) {
-	for _, c := range replyCases {
+	for _, c := range slices.Concat(replyCases, tableCases) {
 		f.Add(uint8(c.kind), replyTokens(c.in), uint8(7))
 	}
 	canaries := []string{fakeToken("users", "card", "Zoe", `"CANARY"`), fakeToken("users", "other", "Ana", `"CANARY"`), fakeToken("none", "card", "Ana", `"CANARY"`)}
@@ -538,7 +547,7 @@ func FuzzReplies(f *testing.F) {
 		for i, c := range canaries {
 			in = strings.ReplaceAll(in, fakeToken("users", "card", "Bob", fmt.Sprint(i)), c)
 		}
-		c := replyCase{kind: replyKind(kind) % (replyAsync + 1), index: "user", id: "1", typed: cut%2 == 0, docs: map[Ref]string{{"user", "1", ""}: `{"username":"Ana"}`}}
+		c := replyCase{kind: replyKind(kind) % (replyEvents + 1), index: "user", id: "1", rules: "users", form: []string{"", "columnar", "unknown"}[cut%3], typed: cut%2 == 0, docs: map[Ref]string{{"user", "1", ""}: `{"username":"Ana"}`}}
 		whole, counts, _, err := c.open(t, strings.NewReader(in))
 		if err != nil {
 			t.Fatal(err)

@@ -32,6 +32,7 @@ var knownVerdicts = map[verdict]bool{
 	verdictJob: true, verdictFollow: true, verdictRestore: true, verdictCreateFrom: true, verdictSamples: true, verdictDocuments: true, verdictBinary: true, verdictPromQL: true,
 	verdictSimulate: true, verdictTerms: true, verdictMonitoring: true, verdictSearchTemplate: true, verdictMsearchTemplate: true, verdictRenderTemplate: true, verdictScript: true,
 	verdictExecute: true, verdictRankEval: true, verdictApplication: true, verdictQueryRules: true, verdictEvent: true,
+	verdictESQL: true, verdictSQL: true, verdictEQL: true, verdictTableGet: true, verdictEventsGet: true, verdictView: true,
 }
 
 func TestRouteTable(t *testing.T) {

@@ -82,6 +82,21 @@ var verdicts = []struct{ name, sentence, limits string }{
 		"a value in a text that is analysed for no field, or for an unprotected one.",
 	},
 	{"monitoring", "Passes, as it goes into system indices; refused where a rule names these, or a document holds a protected field.", ""},
+	{
+		"esql", "The text is read: a protected field may be shown, sorted, grouped, counted and renamed, and not be compared or be put into an expression with a constant or a param, under any name. The rules are those of the indices that the text reads; all of them where it does not tell (`ENRICH`, unknown commands, names that are no index). Cells are opened for a caller with a grant, in columns that are called like the field, in rows that show the subject.",
+		"constants that reach a protected field by a way the text does not show: an enrich policy that matches on one, a view that was stored around the proxy, a search over all fields (`QSTR`, `KQL` without a field).",
+	},
+	{
+		"sql", "As `esql`. Pages after the first have no columns and stay sealed.",
+		"as `esql`. Bodies in CBOR, as the JDBC and ODBC drivers send them, are refused: their text can't be read; switch the drivers' binary format off.",
+	},
+	{"eql", "As `esql`, with the rules of the indices in the path; events are opened for a caller with a grant, join keys stay sealed.", ""},
+	{
+		"table_get", "Cells are opened for a caller with a grant where one single rule of the policy has a field of that path, in rows that show the subject; without a grant the reply passes untouched.",
+		"which index a row comes from: the request does not tell what was queried.",
+	},
+	{"events_get", "Events are opened for a caller with a grant; without one the reply passes untouched.", ""},
+	{"view", "The query of a view is guarded like one that is run. The view's name must be under the rules of what it reads, and protected fields must keep their names, so that queries of the view are guarded too.", ""},
 	{"terms_enum", "The terms of a protected field are not listed, and constants on protected fields in the filter are refused.", ""},
 	{"create_index", "Protected fields get the mapping that sealed values need; a body whose own mapping, settings, aliases or runtime fields work against sealed values is refused, with the right mapping shown.", ""},
 	{"rollover", "As `create_index` where the body defines the new index; without a body it passes, and the first write sees to the mapping.", ""},
