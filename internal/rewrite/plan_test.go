@@ -140,8 +140,8 @@ func TestPlanKinds(t *testing.T) {
 		{"GET /_nodes", "pass", "pass"}, {"DELETE /user/_doc/1", "query", "query"}, {"DELETE /plain/_doc/1", "pass", "pass"},
 		{"POST /user/foo", "!esproxy_refused_endpoint", "!esproxy_refused_endpoint"}, {"POST /.kibana/foo", "pass", "pass"},
 		{"POST /_sql", "query", "query opens"}, {"POST /_query", "query", "query opens"}, {"POST /_sql/translate", "query", "query"}, {"GET /_query/async/x", "pass", "query opens"},
-		{"POST /_query/async/x/stop", "pass", "query opens"}, {"GET /_sql/async/x", "pass", "query opens"}, {"POST /user/_eql/search", "query", "query opens"}, {"POST /plain/_eql/search", "pass", "query opens"},
-		{"GET /_eql/search/x", "pass", "query opens"}, {"PUT /_query/view/x", "control", "control"}, {"GET /_query/view", "pass", "pass"}, {"POST /_sql/close", "pass", "pass"},
+		{"POST /_query/async/x/stop", "query", "query opens"}, {"GET /_sql/async/x", "pass", "query opens"}, {"POST /user/_eql/search", "query", "query opens"}, {"POST /plain/_eql/search", "pass", "query opens"},
+		{"GET /_eql/search/x", "pass", "query opens"}, {"PUT /_query/view/x", "control", "control"}, {"GET /_query/view", "pass", "pass"}, {"POST /_sql/close", "query", "query"},
 	} {
 		for i, want := range []string{c.plain, c.viewer} {
 			call := &Call{HasBody: true, ContentType: []string{"application/json"}, Caller: &fakeCaller{}, Counter: &fakeCounter{}}
