@@ -125,7 +125,8 @@ func replay(t *testing.T, s *stack, list []exchange) int {
 			if i == 1 && strings.Contains(w.Body, `"type":"esproxy_`) {
 				break
 			}
-			if i == 1 && (w.Status < 400 || !strings.Contains(line, "_bulk")) { // a bulk with a broken frame goes up cut, if at all
+			// A bulk is read even then: with a broken frame it goes up cut, if at all, and a packed one unpacked.
+			if i == 1 && !(strings.Contains(line, "_bulk") && (w.Status >= 400 || strings.Contains(line, "Content-Encoding="))) {
 				sentAsItWas(t, s, from, line, body)
 			}
 			// Reading twice the same place needs no allowance but for the time it took.
@@ -144,7 +145,7 @@ func replay(t *testing.T, s *stack, list []exchange) int {
 		} else if refused {
 			continue
 		}
-		if r.changing {
+		if r.changing || got[0].Status == http.StatusNotImplemented { // of the embedded node, which names one of several reasons
 			for i := range got {
 				got[i] = whole{Status: got[i].Status, Header: http.Header{"Content-Type": got[i].Header["Content-Type"]}}
 			}
