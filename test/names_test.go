@@ -147,3 +147,23 @@ func TestAliasMovesAroundTheProxy(t *testing.T) {
 		t.Errorf("%d documents in clear after the proxy knew of the move", later)
 	}
 }
+
+// Mappings that do not fit are told at the start, with what repairs them.
+func TestStartTellsWrongMappings(t *testing.T) {
+	s := start(t, config{})
+	s.must(s.direct("PUT", "/$Puser", `{"mappings":{"properties":{"credit_card_num":{"type":"text"}}}}`), 200)
+	s.must(s.direct("PUT", "/$Puser-2", `{"mappings":{"properties":{"city":{"type":"keyword"}}}}`), 200)
+	s.must(s.direct("PUT", "/$Pelse", `{"mappings":{"properties":{"credit_card_num":{"type":"text"}}}}`), 200)
+	s.stop()
+	s.run()
+	waitFor(t, "the log of mappings", func() bool {
+		return strings.Contains(s.log.String(), "esproxy doctor") && strings.Contains(s.log.String(), "esproxy setup adds them at once")
+	})
+	log := s.log.String()
+	if !strings.Contains(log, "index="+s.prefix+"user field=credit_card_num") || strings.Contains(log, s.prefix+"else") {
+		t.Errorf("log:\n%s", log)
+	}
+	if a := s.direct("GET", "/$Puser-2/_mapping", ""); strings.Contains(a.body, "credit_card_num") {
+		t.Errorf("the start changed a mapping: %s", a.body)
+	}
+}

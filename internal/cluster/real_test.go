@@ -119,6 +119,42 @@ func TestRealResolve(t *testing.T) {
 	wantNames(t, "legacy template", mustResolve(t, c, p+"-l1"), "", p+"-l1", p+"-other")
 }
 
+// Data streams are known by what the server says of them. OpenSearch has them in the builds that tests run against.
+func TestRealDataStreams(t *testing.T) {
+	base := strings.TrimRight(os.Getenv("ESPROXY_TEST_OS_URL"), "/")
+	if base == "" {
+		t.Skip("ESPROXY_TEST_OS_URL is not set")
+	}
+	r := &realES{t, newCaller(t, base, ""), fmt.Sprintf("clu%x", time.Now().UnixNano())}
+	p := r.prefix
+	r.later("/_data_stream/"+p+"*", "/_index_template/"+p)
+	c := r.cluster(cluster.Config{})
+	r.do("PUT", "/_index_template/"+p, `{"index_patterns":["`+p+`-*"],"priority":700,"data_stream":{}}`)
+	wantNames(t, "before", mustResolve(t, c, p+"-s"), "", p+"-s")
+	if err := c.Ready(t.Context(), r.caller, p+"-s", ruleOf("card", "pay.pan")); err != nil {
+		t.Fatal(err)
+	}
+	first, second := ".ds-"+p+"-s-000001", ".ds-"+p+"-s-000002"
+	wantNames(t, "stream", mustResolve(t, c, p+"-s"), first, p+"-s", first)
+	if m := r.do("GET", "/"+first+"/_mapping", ""); !strings.Contains(m, `"pan":{"type":"keyword","index":false,"doc_values":false}`) {
+		t.Errorf("mapping %s", m)
+	}
+	r.do("POST", "/"+p+"-s/_rollover", "")
+	c.Changed()
+	wantNames(t, "after a rollover", mustResolve(t, c, p+"-s"), second, p+"-s", first, second)
+	wantNames(t, "backing index", mustResolve(t, c, first), first, p+"-s", first)
+	if err := c.Ready(t.Context(), r.caller, p+"-s", ruleOf("card", "pay.pan")); err != nil {
+		t.Fatal(err)
+	}
+	if m := r.do("GET", "/"+second+"/_mapping", ""); !strings.Contains(m, `"card":{"type":"keyword","index":false,"doc_values":false}`) {
+		t.Errorf("mapping %s", m)
+	}
+	e, err := c.Expand(t.Context(), ".ds-"+p+"*")
+	if err != nil || !slices.Contains(e.Names, p+"-s") || e.Failures {
+		t.Errorf("Expand: %v %v", e, err)
+	}
+}
+
 func TestRealDateMath(t *testing.T) {
 	r := newReal(t)
 	c := r.cluster(cluster.Config{})
