@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -93,7 +94,7 @@ func askCluster(s *settings, log *slog.Logger) (*cluster.Cluster, *policy.Policy
 	}
 	return cluster.New(cluster.Config{
 		Own: srv.Own(), HasOwn: s.ElasticsearchUsername != "" || s.ElasticsearchAPIKey != "", Policy: func() *policy.Policy { return pol },
-		LoadedKeys: ids, Log: log, ViewEvery: -1,
+		LoadedKeys: ids, Log: log, ViewEvery: -1, Timeout: time.Minute,
 	}), pol, nil
 }
 

@@ -79,7 +79,7 @@ func newRoot(env environ) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newServe(env), newCheck(env), newKeygen(env), newToken(env), newIngest(env), newGet(env),
-		newExport(env), newOpen(env), newDoctor(env), newDemo(env), newSampleAPI(env), newHealthcheck(env), newVersion(env),
+		newExport(env), newOpen(env), newDoctor(env), newSetup(env), newDemo(env), newSampleAPI(env), newHealthcheck(env), newVersion(env),
 	)
 	return root
 }

@@ -26,7 +26,7 @@ func TestEachProtected(t *testing.T) {
 		`{"card":1}`:                              {"card=1"},
 		`{"card.":1,"card..":2}`:                  {"card=1", "card=2"},
 		`{"card":{"x":1}}`:                        {`card={"x":1}`},
-		`{"card.x":1}`:                            {"card=1"},
+		`{"card.x":1}`:                            {"card={}"},
 		`{"pay":{"iban":"a"},"pay.iban":"b"}`:     {`pay.iban="a"`, `pay.iban="b"`},
 		`{"pay":[[{"iban":["a",null]}],{"x":1}]}`: {`pay.iban=["a",null]`},
 		`{"p\u0061y.":{"\u0069ban":1}}`:           {"pay.iban=1"},

@@ -21,11 +21,15 @@ const (
 )
 
 // eachProtected calls visit for each value at a protected path of rules in a stored document, whatever its spelling: nested and
-// dotted names, arrays, names that end in a dot. Values below a protected path count as the field's.
+// dotted names, arrays, names that end in a dot. What a dotted name puts below a
+// protected path counts as an object there.
 func eachProtected(source gjson.Result, rules []*policy.Rule, visit func(f *policy.Field, v gjson.Result)) {
 	var walk func(path string, v gjson.Result)
 	walk = func(path string, v gjson.Result) {
 		if f := fieldAt(path, rules); f != nil {
+			if path != f.Path {
+				v = gjson.Parse(`{}`) // a member below the field
+			}
 			visit(f, v)
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -208,4 +209,12 @@ func ParseSentinelTerm(term string) (t SentinelTerm, ok bool) {
 		return t, false
 	}
 	return SentinelTerm{Path: term[:i], Suite: b[0], Flags: b[1], KeyID: hex.EncodeToString(b[2:])}, true
+}
+
+// sealedText is what a sentinel takes for a sealed value: the shortest has 211 characters after its prefix.
+var sealedText = regexp.MustCompile(`\Aesp1\.[A-Za-z0-9_-]{211}[A-Za-z0-9_-]*\z`)
+
+// LooksSealed reports whether a sentinel takes text for a sealed value. It says nothing of whether it opens.
+func LooksSealed(text string) bool {
+	return sealedText.MatchString(text) && (len(text)-len("esp1."))%4 != 1 // what no bytes give in base64
 }
