@@ -277,6 +277,7 @@ func makeForms() map[string][]form {
 		{name: "script", body: `{"processors":[{"script":{"source":"ctx['$N'] = params.c","params":{"c":"$C"}}}]}`, script: true},
 		{name: "on failure", body: `{"processors":[{"remove":{"field":"x","on_failure":[{"set":{"field":"$N","value":"$C"}}]}}]}`},
 	}
+	stored := []form{{name: "params", body: `{"params":{"f":"$N","c":"$C"}}`}, {name: "named params", body: `{"params":{"$N":"$C"}}`, odd: true}}
 	profile := append([]form{{name: "query", body: `{"query":{"term":{"$N":"$C"}}}`, free: true}}, slices.DeleteFunc(slices.Clone(docForms), func(f form) bool { return f.name == "query" || f.name == "document" })...)
 	return map[string][]form{
 		"profiling.flamegraph": profile, "profiling.stacktraces": profile, "profiling.topn_functions": profile, // of indices of their own
@@ -302,7 +303,7 @@ func makeForms() map[string][]form {
 		"search_template": template, "render_search_template": template, "msearch_template": around(template, header, nl),
 		"put_script": script,
 		"scripts_painless_execute": {{name: "document", body: `{"script":{"source":"1"},"context":"filter","context_setup":{"index":"$I","document":$D}}`},
-			{name: "params", body: `{"script":{"source":"params.c","params":{"c":"$C"}}}`, odd: true}},
+			{name: "params", body: `{"script":{"source":"doc['$N'].value == params.c","params":{"c":"$C"}}}`, odd: true}},
 		"sql.query": sql, "sql.translate": sql, "esql.query": esql, "esql.async_query": esql,
 		"eql.search":      {{name: "query", body: `{"query":"any where $N == \"$C\""}`}, {name: "filter", body: `{"query":"any where true","filter":{"term":{"$N":"$C"}}}`}},
 		"esql.put_view":   {{name: "query", body: `{"query":"FROM $I | WHERE $N == \"$C\""}`}},
@@ -333,17 +334,18 @@ func makeForms() map[string][]form {
 		"watcher.put_watch": watch, "watcher.execute_watch": watchNow,
 		"ml.put_datafeed": some(feed, 3), "ml.update_datafeed": some(feed, 3), "ml.preview_datafeed": around(some(feed, 3), `{"datafeed_config":`, `}`),
 		"ml.put_data_frame_analytics": some(frame, 3), "ml.preview_data_frame_analytics": around(some(frame, 3), `{"config":`, `}`), "ml.explain_data_frame_analytics": some(frame, 3),
-		"ml.evaluate_data_frame":    some(queryForms(`{"index":"$I","query":`, `,"evaluation":{"outlier_detection":{"actual_field":"a","predicted_probability_field":"b"}}}`), 3),
-		"ml.infer_trained_model":    {{name: "documents", body: `{"docs":[$D]}`}},
-		"ml.post_data":              {{name: "documents", body: `$D` + nl}},
-		"monitoring.bulk":           {{name: "document", body: `{"index":{"_type":"x"}}` + nl + `$D` + nl, free: true}}, // into indices of its own
-		"indices.analyze":           {{name: "text", body: `{"field":"$N","text":["$C"]}`}},
-		"rollup.put_job":            {{name: "job", body: `{"index_pattern":"$I","rollup_index":"$Pwalk-dest","cron":"* * * * * ?","page_size":10,"groups":{"terms":{"fields":["city"]}},"metrics":[{"field":"n","metrics":["max"]}],$F}`, odd: true}},
-		"query_rules.put_ruleset":   {{name: "criteria", body: `{"rules":[{"rule_id":"a","type":"pinned","criteria":[{"type":"exact","metadata":"$N","values":["$C"]}],"actions":{"ids":["1"]}}]}`}},
-		"query_rules.put_rule":      {{name: "criteria", body: `{"type":"pinned","criteria":[{"type":"exact","metadata":"$N","values":["$C"]}],"actions":{"ids":["1"]}}`}},
-		"query_rules.test":          {{name: "criteria", body: `{"match_criteria":{"$N":"$C"}}`}},
-		"search_application.put":    {{name: "template", body: `{"indices":["$I"],"template":{"script":{"source":{"query":{"term":{"$N":"$C"}}}}}}`}},
-		"search_application.search": {{name: "params", body: `{"params":{"$N":"$C"}}`}}, "search_application.render_query": {{name: "params", body: `{"params":{"$N":"$C"}}`}},
-		"search_application.post_behavioral_analytics_event": doc,
+		"ml.evaluate_data_frame":                             some(queryForms(`{"index":"$I","query":`, `,"evaluation":{"outlier_detection":{"actual_field":"a","predicted_probability_field":"b"}}}`), 3),
+		"ml.infer_trained_model":                             {{name: "documents", body: `{"docs":[$D]}`}},
+		"ml.post_data":                                       {{name: "documents", body: `$D` + nl}},
+		"monitoring.bulk":                                    {{name: "document", body: `{"index":{"_type":"x"}}` + nl + `$D` + nl, free: true}}, // into indices of its own
+		"indices.analyze":                                    {{name: "text", body: `{"field":"$N","text":["$C"]}`}},
+		"rollup.put_job":                                     {{name: "job", body: `{"index_pattern":"$I","rollup_index":"$Pwalk-dest","cron":"* * * * * ?","page_size":10,"groups":{"terms":{"fields":["city"]}},"metrics":[{"field":"n","metrics":["max"]}],$F}`, odd: true}},
+		"query_rules.put_ruleset":                            {{name: "criteria", body: `{"rules":[{"rule_id":"a","type":"pinned","criteria":[{"type":"exact","metadata":"$N","values":["$C"]}],"actions":{"ids":["1"]}}]}`}},
+		"query_rules.put_rule":                               {{name: "criteria", body: `{"type":"pinned","criteria":[{"type":"exact","metadata":"$N","values":["$C"]}],"actions":{"ids":["1"]}}`}},
+		"query_rules.test":                                   {{name: "criteria", body: `{"match_criteria":{"$N":"$C"}}`}},
+		"search_application.put":                             {{name: "template", body: `{"indices":["$I"],"template":{"script":{"source":{"query":{"term":{"$N":"$C"}}}}}}`}},
+		"search_application.search":                          stored,
+		"search_application.render_query":                    stored,
+		"search_application.post_behavioral_analytics_event": {{name: "event", body: `$D`, free: true}}, // into indices of its own
 	}
 }

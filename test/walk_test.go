@@ -58,7 +58,7 @@ func TestWalk(t *testing.T) {
 	}
 	server := httptest.NewServer(node)
 	t.Cleanup(func() { server.Close(); node.Close() })
-	s := start(t, config{server: server.URL})
+	s := start(t, config{server: server.URL, env: []string{"ESPROXY_LOG_LEVEL=info"}})
 	s.must(s.do("PUT", "/$Puser/_doc/kept?refresh=true", `{"username":"Ana","n":1}`), 201)
 	s.must(s.do("PUT", "/$Pfree/_doc/kept?refresh=true", `{"n":1}`), 201)
 	s.must(s.do("POST", "/_aliases", `{"actions":[{"add":{"index":"$Puser","alias":"$Palias"}}]}`), 200)

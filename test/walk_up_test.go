@@ -153,9 +153,9 @@ func (wa *watcher) early(w http.ResponseWriter, r *http.Request) bool {
 	r.Header.Write(&head)
 	r.Trailer.Write(&head)
 	wa.look(head.Bytes(), body, head.String())
-	if r.Method == "GET" && strings.HasPrefix(r.RequestURI, "/_scripts/") { // the embedded node has none
+	if text := storedText(r); text != "" {
 		w.Header().Set("Content-Type", "application/json")
-		io.WriteString(w, `{"_id":"kept","found":true,"script":{"lang":"mustache","source":"{\"query\":{\"term\":{\"{{f}}\":\"{{c}}\"}}}"}}`)
+		io.WriteString(w, text)
 		return true
 	}
 	if question(r) {
@@ -227,4 +227,21 @@ func bulkReply(body []byte) string {
 		items = append(items, fmt.Sprintf(`{%q:{"_index":"x","_id":"1","status":200,"result":"updated"}}`, action))
 	}
 	return `{"took":1,"errors":false,"items":[` + strings.Join(items, ",") + `]}`
+}
+
+// storedText answers what the embedded node does not have: stored scripts and search applications, each with a template in which
+// field and value are params.
+func storedText(r *http.Request) string {
+	const source = `"{\"query\":{\"term\":{\"{{f}}\":\"{{c}}\"}}}"`
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	switch {
+	case r.Method != "GET":
+		return ""
+	case strings.HasPrefix(path, "/_scripts/"):
+		return fmt.Sprintf(`{"_id":%q,"found":true,"script":{"lang":"mustache","source":%s}}`, name, source)
+	case strings.HasPrefix(path, "/_application/search_application/"):
+		return fmt.Sprintf(`{"name":%q,"indices":[%q],"template":{"script":{"lang":"mustache","source":%s}}}`, name, strings.TrimSuffix(name, "walk-name")+"user", source)
+	}
+	return ""
 }
