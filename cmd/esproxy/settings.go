@@ -91,6 +91,8 @@ type settings struct {
 	MasterKeyLogin   bool          `envconfig:"ESPROXY_MASTER_KEY_LOGIN" help:"accept the master key itself in X-Esproxy-Authorization"`
 	AllowPassphrase  bool          `envconfig:"ESPROXY_ALLOW_PASSPHRASE" help:"accept a bare passphrase of 16 or more characters as MASTER_KEY"`
 	CompressOpened   bool          `envconfig:"ESPROXY_COMPRESS_OPENED" help:"compress opened replies; see docs/design.md on what lengths tell"`
+	Discovery        string        `envconfig:"ESPROXY_DISCOVERY" default:"rewrite" help:"rewrite or pass: whether HTTP addresses of nodes in replies become the proxy's own"`
+	PublishAddress   string        `envconfig:"ESPROXY_PUBLISH_ADDRESS" help:"that address, host:port or a URL without path; empty: the one that the client used"`
 	Audience         string        `envconfig:"ESPROXY_AUDIENCE" help:"name of this installation that tokens must carry; empty: esproxy"`
 	Compromised      []string      `envconfig:"ESPROXY_COMPROMISED_KEYS" help:"ids of previous keys whose values are not opened for callers"`
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/esproxy/esproxy/internal/access"
@@ -173,7 +174,11 @@ func newCore(s *settings, srv asker, turns *rewrite.Turns, log *slog.Logger) (*c
 	})
 	engine := &rewrite.Engine{
 		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: c.cluster, CanHaveSentinels: c.cluster.CanHaveSentinels, Budget: srv.Budget(), Turns: turns,
-		Limits: rewrite.Limits{MaxDocument: int64(s.MaxDocument), MaxHit: int64(s.MaxHit)},
+		Limits:        rewrite.Limits{MaxDocument: int64(s.MaxDocument), MaxHit: int64(s.MaxHit)},
+		PassAddresses: s.Discovery == "pass",
+	}
+	if engine.PublishAddress, err = publishAddress(s); err != nil {
+		return nil, err
 	}
 	opt := access.Options{Audience: audience(s), AllowInsecure: s.AllowPlainGrants}
 	if s.MasterKeyLogin {
@@ -188,6 +193,35 @@ func newCore(s *settings, srv asker, turns *rewrite.Turns, log *slog.Logger) (*c
 		Suite:            ring.Suite().String(),
 	}
 	return c, nil
+}
+
+// publishAddress is the "host:port" of ESPROXY_PUBLISH_ADDRESS, "" when it is not set. It also checks ESPROXY_DISCOVERY.
+func publishAddress(s *settings) (string, error) {
+	switch s.Discovery {
+	case "", "rewrite", "pass":
+	default:
+		return "", usagef("ESPROXY_DISCOVERY: use rewrite or pass")
+	}
+	text, port := s.PublishAddress, ""
+	if text == "" {
+		return "", nil
+	}
+	if scheme, rest, ok := strings.Cut(text, "://"); ok {
+		switch scheme {
+		case "http":
+			port = "80"
+		case "https":
+			port = "443"
+		default:
+			rest = ""
+		}
+		text = strings.TrimSuffix(rest, "/")
+	}
+	address, ok := proxy.Authority(text, port)
+	if !ok {
+		return "", usagef("ESPROXY_PUBLISH_ADDRESS: use host:port, or a URL without path, user and query")
+	}
+	return address, nil
 }
 
 // protects lists rule.field for the start line.

@@ -125,8 +125,8 @@ func (x *exchange) serve() *rewrite.Fault {
 	call := &rewrite.Call{
 		Method: r.Method, Path: path, Query: query,
 		ContentType: x.header["Content-Type"], ContentEncoding: x.header["Content-Encoding"], Accept: x.header["Accept"],
-		HasBody: r.ContentLength != 0,
-		Caller:  s.callerFor(x.header), Counter: x.counter,
+		HasBody: r.ContentLength != 0, Authority: authority(r),
+		Caller: s.callerFor(x.header), Counter: x.counter,
 	}
 	if grantee != nil {
 		call.Viewer = grantee.Viewer

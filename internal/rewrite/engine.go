@@ -141,6 +141,10 @@ type Engine struct {
 	Cluster Cluster
 	Budget  Budget
 	Limits  Limits
+	// PublishAddress is the "host:port" that stands for the HTTP addresses of nodes in replies; "" means the one that the client used.
+	PublishAddress string
+	// PassAddresses leaves the HTTP addresses of nodes in replies as they are.
+	PassAddresses bool
 	// Turns, if not nil, keeps writes apart from changes of names.
 	Turns *Turns
 	// CanHaveSentinels tells whether the cluster can, and if not, why; nil: it can.
@@ -158,9 +162,11 @@ type Call struct {
 	ContentEncoding []string
 	Accept          []string
 	HasBody         bool // a Content-Length above zero or chunked
-	Viewer          Viewer
-	Caller          Caller
-	Counter         Counter
+	// Authority is the "host:port" that the client reached the proxy by; "" when its Host header is none.
+	Authority string
+	Viewer    Viewer
+	Caller    Caller
+	Counter   Counter
 }
 
 // Plan is what to do with one request. A plan serves one request and is not for concurrent use.

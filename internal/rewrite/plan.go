@@ -26,14 +26,22 @@ func (e *Engine) Plan(ctx context.Context, call *Call) (*Plan, error) {
 	if err := e.checkLine(ctx, m, call); err != nil {
 		return nil, err
 	}
-	if m.verdict == verdictPass && !call.HasBody {
+	holdsAddresses := !e.PassAddresses && (m.reply == replyNodes || m.reply == replyCatNodes)
+	if m.verdict == verdictPass && !call.HasBody && !holdsAddresses {
 		return p, nil
 	}
 	r := &request{Engine: e, ctx: ctx, call: call, matched: m}
 	if m.verdict == verdictPass || m.verdict == verdictAdmin {
 		var err error
-		if p.Transform, err = r.passing(); err != nil {
-			return nil, err
+		if call.HasBody {
+			if p.Transform, err = r.passing(); err != nil {
+				return nil, err
+			}
+		}
+		if holdsAddresses {
+			if err := r.addresses(p); err != nil {
+				return nil, err
+			}
 		}
 		return p, nil
 	}

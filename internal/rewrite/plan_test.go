@@ -137,7 +137,7 @@ func TestPlanKinds(t *testing.T) {
 		{"GET /user/_doc/1", "pass", "query opens"}, {"HEAD /user/_doc/1", "pass", "pass"}, {"GET /user/_source/1", "pass", "query opens"}, {"POST /_mget", "query", "query opens"},
 		{"POST /_search/scroll", "query", "query opens"}, {"POST /_msearch", "query", "query opens"},
 		{"PUT /user", "control", "control"}, {"PUT /user/_mapping", "control", "control"}, {"PUT /plain/_mapping", "pass", "pass"},
-		{"GET /_nodes", "pass", "pass"}, {"DELETE /user/_doc/1", "query", "query"}, {"DELETE /plain/_doc/1", "pass", "pass"},
+		{"GET /_nodes/stats", "pass", "pass"}, {"DELETE /user/_doc/1", "query", "query"}, {"DELETE /plain/_doc/1", "pass", "pass"},
 		{"POST /user/foo", "!esproxy_refused_endpoint", "!esproxy_refused_endpoint"}, {"POST /.kibana/foo", "pass", "pass"},
 		{"POST /_sql", "query", "query opens"}, {"POST /_query", "query", "query opens"}, {"POST /_sql/translate", "query", "query"}, {"GET /_query/async/x", "pass", "query opens"},
 		{"POST /_query/async/x/stop", "query", "query opens"}, {"GET /_sql/async/x", "pass", "query opens"}, {"POST /user/_eql/search", "query", "query opens"}, {"POST /plain/_eql/search", "pass", "query opens"},

@@ -1,0 +1,293 @@
+package rewrite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/esproxy/esproxy/internal/policy"
+)
+
+// Clients that sniff learn from the cluster where its nodes listen, and then talk to them past the proxy. So the HTTP
+// addresses in those replies become the proxy's own, for every caller. They stand in two places, seen on Elasticsearch 8.19 and
+// 9.5 and on OpenSearch 3.8:
+//
+//   - `_nodes`, nodes.info with any metrics: nodes.<id>.http.publish_address, and bound_address beside it. All official
+//     clients connect to the first; the Java client also takes the second for names of the node.
+//   - `_cat/nodes`: the column http_address, also named http, which is shown when h asks for it.
+//
+// All nodes stay in the reply, with their ids, roles and versions: clients either merge equal addresses (Go, Python, Java, .NET) or
+// keep one connection for each node (JavaScript); all of them then reach the proxy only.
+//
+// What stays as it is, since no client makes an HTTP connection from it: transport_address, host and ip of nodes.info and
+// nodes.stats, of `_cluster/state`, `_search_shards`, `_tasks` and of the `_cat` tables hold the transport port or none;
+// nodes.stats has no publish address (its http.clients tell the ends of connections that are open); `_nodes/usage` and
+// `_cluster/stats` have no address at all; `_remote/info` has transport addresses of other clusters; settings in nodes.info
+// and `_cluster/settings` are what an operator wrote, such as http.publish_host.
+
+// The verdicts on replies that hold addresses of nodes.
+const (
+	replyNodes    = "nodes"
+	replyCatNodes = "cat_nodes"
+)
+
+// nodeReply carries a request whose reply tells where nodes listen.
+type nodeReply struct {
+	eng     *Engine
+	request Transform // of the body, if there is one; its reply passes
+	address string    // what stands for every address, "host:port"
+	cat     bool      // the reply is that of `_cat/nodes`
+	header  bool      // the client of `_cat/nodes` asked for the table's header line
+}
+
+// addresses makes p put the proxy's address into the reply, unless the reply holds none.
+func (r *request) addresses(p *Plan) error {
+	t := &nodeReply{eng: r.Engine, request: p.Transform, address: r.PublishAddress, cat: r.reply == replyCatNodes}
+	if t.address == "" {
+		t.address = r.call.Authority
+	}
+	if t.cat {
+		params, fault := parseQuery(r.call.Query)
+		if fault != nil {
+			return fault
+		}
+		if columns, _ := lookParam(params, "h"); !showsAddress(columns) {
+			return nil
+		}
+		if help, ok := lookParam(params, "help"); ok && help != "false" {
+			return nil
+		}
+		// A cell of the text form is found by the place of its column's name. A value that the server would refuse stays.
+		v, ok := lookParam(params, "v")
+		t.header = ok && v != "false"
+		if !ok || v == "false" {
+			p.Target.Query = addParam(keepParams(r.call.Query, func(name string) bool { return name == "v" }), "v", "true")
+		}
+	}
+	if t.address == "" {
+		return refuse(400, "esproxy_bad_request", "the reply would tell the addresses of nodes, and the Host header is no host and port that could stand in their place; send one, or set ESPROXY_PUBLISH_ADDRESS")
+	}
+	p.Transform = t
+	return nil
+}
+
+// showsAddress reports whether the parameter h of `_cat/nodes` names the column of HTTP addresses
+// (RestTable.buildDisplayHeaders).
+func showsAddress(columns string) bool {
+	for column := range strings.SplitSeq(columns, ",") {
+		column = strings.TrimFunc(column, blankRune)
+		if policy.Glob(column, "http_address") || policy.Glob(column, "http") {
+			return true
+		}
+	}
+	return false
+}
+
+// isAddressColumn reports whether a column of `_cat/nodes` holds HTTP addresses, by the name it is shown under.
+func isAddressColumn(name []byte) bool {
+	return string(name) == "http" || string(name) == "http_address"
+}
+
+// Request implements Transform.
+func (t *nodeReply) Request(ctx context.Context, plan *Plan, body io.Reader, up io.Writer) (bool, error) {
+	if t.request == nil {
+		return false, nil
+	}
+	return t.request.Request(ctx, plan, body, up)
+}
+
+// Close implements Transform.
+func (t *nodeReply) Close() {
+	if t.request != nil {
+		t.request.Close()
+	}
+}
+
+// Reply implements Transform.
+func (t *nodeReply) Reply(ctx context.Context, head ReplyHead) (func(io.Reader, io.Writer) error, bool, error) {
+	if head.Status >= 300 {
+		return nil, false, nil
+	}
+	kind, _, _ := strings.Cut(head.ContentType, ";")
+	switch kind = strings.ToLower(strings.TrimSpace(kind)); {
+	case kind == "application/json" || kind == "application/vnd.elasticsearch+json":
+		return func(in io.Reader, out io.Writer) error { return t.json(ctx, in, out) }, false, nil
+	case kind == "text/plain" && t.cat:
+		return func(in io.Reader, out io.Writer) error { return t.text(ctx, in, out) }, false, nil
+	}
+	return nil, false, refuse(406, "esproxy_not_acceptable", "the reply tells the addresses of nodes, which become the proxy's own in JSON only; leave out [format] and [Accept], or ask for JSON")
+}
+
+func unreadable(cause error) *Fault {
+	return &Fault{Status: 502, Type: "esproxy_unreadable_reply", Reason: "the reply of Elasticsearch tells the addresses of nodes and could not be read, so they could not become the proxy's own; it is not handed on", Cause: cause}
+}
+
+// json copies a reply in JSON with the proxy's address in place of the nodes' own.
+func (t *nodeReply) json(ctx context.Context, in io.Reader, out io.Writer) error {
+	back := &backWriter{w: out}
+	s := newStream(ctx, in, back, t.eng.Budget)
+	defer s.close()
+	if s.acquire(maxHeld) == nil { // without the memory errors come later, but they do come
+		back.limit = maxHeld
+	}
+	address := appendJSONString(nil, t.address)
+	list := slices.Concat([]byte{'['}, address, []byte{']'})
+	replace := func(by []byte) error {
+		// Whatever stands there goes. What is too large to be an address is no reply of nodes.
+		value, ok, err := s.capture(windowSize)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return badSyntax(0, "an address is too long")
+		}
+		s.drop(len(value))
+		return s.emit(by)
+	}
+	within := func(name string, f func() error) error {
+		return s.object(func(got []byte) error {
+			if string(got) == name {
+				return f()
+			}
+			return s.copyValue()
+		})
+	}
+	http := func() error {
+		return s.object(func(name []byte) error {
+			switch string(name) {
+			case "publish_address":
+				return replace(address)
+			case "bound_address":
+				return replace(list)
+			}
+			return s.copyValue()
+		})
+	}
+	node := func([]byte) error { return within("http", http) }
+	read := func() error { return within("nodes", func() error { return s.object(node) }) }
+	if t.cat {
+		row := func(name []byte) error {
+			if !isAddressColumn(name) {
+				return s.copyValue()
+			}
+			if c, err := s.peek(); err != nil || c == 'n' { // null: the node has no HTTP
+				return errors.Join(err, s.copyValue())
+			}
+			return replace(address)
+		}
+		read = func() error { return s.array(func() error { return s.object(row) }) }
+	}
+	err := read()
+	if err == nil {
+		err = s.finish()
+	}
+	if isNotStrict(err) {
+		return unreadable(err)
+	}
+	if err == nil {
+		err = s.flush()
+	}
+	if err == nil {
+		err = back.flush()
+	}
+	return err
+}
+
+// text copies the table of `_cat/nodes`, which begins with the names of its columns, with the proxy's address in place of
+// the nodes' own. Cells are padded with blanks to the width of their column, counted as Java counts a
+// string's length (RestTable.pad).
+func (t *nodeReply) text(ctx context.Context, in io.Reader, out io.Writer) error {
+	body, done, err := readAll(ctx, in, t.eng.Budget, t.eng.Limits.MaxHit)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if !utf8.Valid(body) {
+		return unreadable(errors.New("a table that is not UTF-8"))
+	}
+	lines := bytes.Split(body, []byte{'\n'})
+	columns := addressColumns(lines[0])
+	for i := len(columns) - 1; i >= 0; i-- { // from the right, so that places stay
+		if err := t.column(lines, columns[i]); err != nil {
+			return unreadable(err)
+		}
+	}
+	if !t.header {
+		lines = lines[1:]
+	}
+	_, err = out.Write(bytes.Join(lines, []byte{'\n'}))
+	return err
+}
+
+// addressColumns gives where in a header line the columns of addresses begin. Names are ASCII.
+func addressColumns(header []byte) (places []int) {
+	for i := 0; i < len(header); {
+		n := bytes.IndexByte(header[i:], ' ')
+		if n < 0 {
+			n = len(header) - i
+		}
+		if isAddressColumn(header[i : i+n]) {
+			places = append(places, i)
+		}
+		i += n + 1
+	}
+	return places
+}
+
+// column replaces the cells of the column that begins at place, and gives the column the width that it needs now.
+func (t *nodeReply) column(lines [][]byte, place int) error {
+	var was, is int
+	starts, ends := make([]int, len(lines)), make([]int, len(lines))
+	for i, line := range lines {
+		from := offsetOf(line, place)
+		to := from
+		for to < len(line) && line[to] != ' ' {
+			to++
+		}
+		if i > 0 && to > from && (bytes.LastIndexByte(line[from:to], ':') < 0 || from > 0 && line[from-1] != ' ') {
+			return errors.New("a table whose column of addresses is not where its name is")
+		}
+		starts[i], ends[i] = from, to
+		was = max(was, to-from) // addresses are ASCII, or the width is too large and the cell fails the test above
+		switch {
+		case i == 0:
+			is = max(is, to-from)
+		case to > from:
+			is = max(is, len(t.address))
+		}
+	}
+	for i, line := range lines {
+		cell := line[starts[i]:ends[i]]
+		if i > 0 && len(cell) > 0 {
+			cell = []byte(t.address)
+		}
+		end := min(len(line), starts[i]+was)
+		if len(bytes.TrimLeft(line[ends[i]:end], " ")) > 0 {
+			return errors.New("a table whose column of addresses holds something else")
+		}
+		rest := line[end:]
+		next := slices.Concat(line[:starts[i]], cell)
+		if len(rest) > 0 {
+			next = append(next, bytes.Repeat([]byte{' '}, is-len(cell))...)
+		}
+		lines[i] = append(next, rest...)
+	}
+	return nil
+}
+
+// offsetOf gives where in line the n-th UTF-16 unit begins; the end of a shorter line.
+func offsetOf(line []byte, n int) int {
+	i := 0
+	for i < len(line) && n > 0 {
+		r, size := utf8.DecodeRune(line[i:])
+		if n--; r > 0xFFFF {
+			n--
+		}
+		i += size
+	}
+	return i
+}

@@ -1,0 +1,143 @@
+package rewrite
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+)
+
+const ownAddress = "proxy.example:9280"
+
+// nodesExchange sends a request for addresses and gives the reply that the client sees and the query that went up.
+func nodesExchange(t *testing.T, target, contentType, reply string) (out, query string, err error) {
+	t.Helper()
+	e, _, _ := fakeEngine(t)
+	path, q, _ := strings.Cut(target, "?")
+	p, err := e.Plan(context.Background(), &Call{Method: "GET", Path: path, Query: q, Caller: &fakeCaller{}, Counter: &fakeCounter{}, Authority: ownAddress})
+	if err != nil {
+		return "", "", err
+	}
+	if p.Transform == nil {
+		return reply, p.Target.Query, nil
+	}
+	defer p.Transform.Close()
+	if _, err := p.Transform.Request(context.Background(), p, nil, io.Discard); err != nil {
+		return "", "", err
+	}
+	f, again, err := p.Transform.Reply(context.Background(), ReplyHead{Status: 200, ContentType: contentType})
+	if err != nil || again || f == nil {
+		return reply, p.Target.Query, err
+	}
+	var b bytes.Buffer
+	err = f(strings.NewReader(reply), &b)
+	if used := e.Budget.(*fakeBudget).out; used != 0 {
+		t.Errorf("%d bytes of the budget are not given back", used)
+	}
+	return b.String(), p.Target.Query, err
+}
+
+// The replies are those of Elasticsearch 8.19.8 and OpenSearch 3.8, shortened.
+func TestNodesReply(t *testing.T) {
+	const ct = "application/json; charset=UTF-8"
+	for _, c := range []struct{ target, kind, in, want string }{
+		{"/_nodes/http", ct, `{"_nodes":{"total":1},"cluster_name":"c","nodes":{"HyLp":{"name":"node-1","transport_address":"127.0.0.1:19300","host":"127.0.0.1","ip":"127.0.0.1","roles":["data"],"http":{"bound_address":["127.0.0.1:19200","[::1]:19200"],"publish_address":"127.0.0.1:19200","max_content_length_in_bytes":104857600}}}}`,
+			`{"_nodes":{"total":1},"cluster_name":"c","nodes":{"HyLp":{"name":"node-1","transport_address":"127.0.0.1:19300","host":"127.0.0.1","ip":"127.0.0.1","roles":["data"],"http":{"bound_address":["proxy.example:9280"],"publish_address":"proxy.example:9280","max_content_length_in_bytes":104857600}}}}`},
+		{"/_nodes/n1/http", "application/vnd.elasticsearch+json;compatible-with=8", `{"nodes":{"a":{"http":{"publish_address":"es.local/10.0.0.1:9200"}},"b":{"http":{"publish_address" : "[::1]:9200"}}}}`,
+			`{"nodes":{"a":{"http":{"publish_address":"proxy.example:9280"}},"b":{"http":{"publish_address" : "proxy.example:9280"}}}}`},
+		{"/_nodes?filter_path=**.http", ct, `{"nodes":{"a":{"h\u0074tp":{"publish_addr\u0065ss":"1.2.3.4:9200"}}}}`, `{"nodes":{"a":{"h\u0074tp":{"publish_addr\u0065ss":"proxy.example:9280"}}}}`},
+		{"/_nodes/settings?flat_settings", ct, `{"nodes":{"a":{"settings":{"http.publish_host":"x"},"http":null}}}`, `{"nodes":{"a":{"settings":{"http.publish_host":"x"},"http":null}}}`},
+		{"/_cat/nodes?h=ip,http*&format=json", ct, `[{"ip":"127.0.0.1","http_address":"127.0.0.1:19200"},{"ip":"::1","http_address":null}]`, `[{"ip":"127.0.0.1","http_address":"proxy.example:9280"},{"ip":"::1","http_address":null}]`},
+	} {
+		if got, _, err := nodesExchange(t, c.target, c.kind, c.in); err != nil || got != c.want {
+			t.Errorf("%s: %v\ngot  %s\nwant %s", c.target, err, got, c.want)
+		}
+	}
+}
+
+func TestCatNodesTable(t *testing.T) {
+	const ct = "text/plain; charset=UTF-8"
+	const table = "ip        http            name        hc\n127.0.0.1 127.0.0.1:19200 node-1 241.9mb\n10.0.0.2  10.0.0.2:9200   node-2   1.9mb\n10.0.0.3                  node-3   1.9mb\n"
+	const body = "127.0.0.1 proxy.example:9280 node-1 241.9mb\n10.0.0.2  proxy.example:9280 node-2   1.9mb\n10.0.0.3                     node-3   1.9mb\n"
+	for _, c := range []struct{ target, query, in, want string }{
+		{"/_cat/nodes?h=ip,http,name,hc&v", "h=ip,http,name,hc&v", table, "ip        http               name        hc\n" + body},
+		{"/_cat/nodes?h=ip,http,name,hc", "h=ip,http,name,hc&v=true", table, body},
+		{"/_cat/nodes?v=false&h=http", "h=http&v=true", "http\n127.0.0.1:19200\n1.2.3.4:1\n", "proxy.example:9280\nproxy.example:9280\n"},
+		{"/_cat/nodes?h=name,http_address,http&v=true", "h=name,http_address,http&v=true", "name http_address http\n😀 é 1.2.3.4:1    1.2.3.4:1\n", "name http_address       http\n😀 é proxy.example:9280 proxy.example:9280\n"},
+		{"/_cat/nodes", "", "127.0.0.1 node-1\n", "127.0.0.1 node-1\n"},
+		{"/_cat/nodes?help&h=http", "help&h=http", "http_address | http | bound http address\n", "http_address | http | bound http address\n"},
+	} {
+		got, query, err := nodesExchange(t, c.target, ct, c.in)
+		if err != nil || got != c.want || query != c.query {
+			t.Errorf("%s: %v, asked for %s\ngot\n%s\nwant\n%s", c.target, err, query, got, c.want)
+		}
+	}
+}
+
+func TestNodesReplyRefused(t *testing.T) {
+	for _, c := range []struct {
+		target, kind, in string
+		status           int
+	}{
+		{"/_nodes/http", "application/yaml", "nodes:\n", 406},
+		{"/_nodes/http", "application/cbor", "", 406},
+		{"/_cat/nodes?h=http", "application/smile", "", 406},
+		{"/_nodes/http", "application/json", `{"nodes":{"a":{"http":{"publish_address":"1.2.3.4:9200"`, 502},
+		{"/_nodes/http", "application/json", `{"nodes":{/**/"a":{"http":{"publish_address":"1.2.3.4:9200"}}}}`, 502},
+		{"/_nodes/http", "application/json", `{"nodes":{}} {"nodes":{"a":{"http":{"publish_address":"1.2.3.4:9200"}}}}`, 502},
+		{"/_cat/nodes?h=http,ip", "text/plain", "http ip\n 1.2.3.4:9200 x\n", 502},
+		{"/_cat/nodes?h=ip,http", "text/plain", "ip http\nlonger 1.2.3.4:9200\n", 502},
+		{"/_cat/nodes?h=http", "text/plain", "http\n\xff\n", 502},
+	} {
+		out, _, err := nodesExchange(t, c.target, c.kind, c.in)
+		var f *Fault
+		if !errors.As(err, &f) || f.Status != c.status || strings.Contains(out, "1.2.3.4") {
+			t.Errorf("%s %s %q: got %q, %v; want %d", c.target, c.kind, c.in, out, err, c.status)
+		}
+	}
+	e, _, _ := fakeEngine(t)
+	call := &Call{Method: "GET", Path: "/_nodes/http", Caller: &fakeCaller{}}
+	if _, err := e.Plan(context.Background(), call); err == nil {
+		t.Error("a request without an address passes")
+	}
+	e.PublishAddress = ownAddress
+	if p, err := e.Plan(context.Background(), call); err != nil || p.Transform == nil {
+		t.Errorf("with an address of its own: %v", err)
+	}
+	e.PassAddresses = true
+	if p, err := e.Plan(context.Background(), call); err != nil || p.Transform != nil {
+		t.Errorf("with addresses passed: %v", err)
+	}
+}
+
+// What is handed on has no address but the proxy's where clients look for addresses.
+func FuzzNodesReply(f *testing.F) {
+	f.Add([]byte(`{"nodes":{"a":{"http":{"bound_address":["1.2.3.4:9200"],"publish_address":"h/1.2.3.4:9200"}}}}`))
+	f.Add([]byte(`{"nodes":{"a":{"http":{"publish_address":{"publish_address":1}}},"a":{"http":[]}}}`))
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		n := &nodeReply{eng: &Engine{Budget: &fakeBudget{}, Limits: Limits{MaxHit: 1 << 20}}, address: ownAddress}
+		var out bytes.Buffer
+		if n.json(context.Background(), bytes.NewReader(reply), &out) == nil {
+			var got struct {
+				Nodes map[string]struct {
+					HTTP struct {
+						Publish any `json:"publish_address"`
+					} `json:"http"`
+				} `json:"nodes"`
+			}
+			d := json.NewDecoder(&out)
+			if d.Decode(&got) == nil {
+				for _, node := range got.Nodes {
+					if a := node.HTTP.Publish; a != nil && a != ownAddress {
+						t.Errorf("%q leaves %v", reply, a)
+					}
+				}
+			}
+		}
+		n.cat, out = true, bytes.Buffer{}
+		_ = n.text(context.Background(), bytes.NewReader(reply), &out) // must not panic
+	})
+}
