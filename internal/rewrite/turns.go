@@ -28,8 +28,12 @@ type Turns struct {
 // writing is one request that writes, from when its target is judged until it is answered. names are those of its targets.
 type writing struct {
 	turns *Turns
-	names []string // under turns.mu
+	names []string // sorted; under turns.mu
+	many  bool     // more names than are remembered: it may write to any
 }
+
+// maxTurnNames bounds what is remembered of one request.
+const maxTurnNames = 10_000
 
 // nameChange is one request that changes what names stand for.
 type nameChange struct {
@@ -47,7 +51,8 @@ func (c *nameChange) meets(name string) bool {
 	return found || strings.ContainsAny(name, "<*,") || name == "_all" || name == ""
 }
 
-func (c *nameChange) holdsUp(w *writing) bool { return slices.ContainsFunc(w.names, c.meets) }
+// holdsUp reports whether the change has to wait for w.
+func (c *nameChange) holdsUp(w *writing) bool { return w.many || slices.ContainsFunc(w.names, c.meets) }
 
 func (c *nameChange) overlaps(o *nameChange) bool { return slices.ContainsFunc(o.names, c.meets) }
 
@@ -105,7 +110,7 @@ func (w *writing) enter(ctx context.Context, name string) error {
 	t := w.turns
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if slices.Contains(w.names, name) {
+	if _, found := slices.BinarySearch(w.names, name); found {
 		return nil
 	}
 	var until <-chan time.Time
@@ -123,7 +128,12 @@ func (w *writing) enter(ctx context.Context, name string) error {
 		}
 		t.writes[w] = struct{}{}
 	}
-	w.names = append(w.names, name)
+	if len(w.names) >= maxTurnNames {
+		w.many = true
+		return nil
+	}
+	at, _ := slices.BinarySearch(w.names, name)
+	w.names = slices.Insert(w.names, at, strings.Clone(name))
 	return nil
 }
 
@@ -147,7 +157,7 @@ func (w *writing) exit() {
 	if len(w.names) == 0 {
 		return
 	}
-	w.names = nil
+	w.names, w.many = nil, false
 	delete(t.writes, w)
 	if len(t.changes) > 0 {
 		t.wake()

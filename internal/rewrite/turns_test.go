@@ -240,6 +240,24 @@ func TestTurnsWaitNoLongerThanNeeded(t *testing.T) {
 	}
 }
 
+// A bulk to very many names is not remembered name by name: every change of a rule waits for it.
+func TestTurnsOfManyNames(t *testing.T) {
+	e, _ := movingEngine(t)
+	e.Turns.Patience = time.Nanosecond
+	w := e.Turns.write()
+	for i := range maxTurnNames + 10 {
+		if err := w.enter(t.Context(), fmt.Sprint("n", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(w.names) != maxTurnNames {
+		t.Errorf("%d names", len(w.names))
+	}
+	wantBusy(t, "beside many names", takeTurn(e, "POST /_aliases", moveTo("user"), func(string) {}), true)
+	w.exit()
+	wantBusy(t, "afterwards", takeTurn(e, "POST /_aliases", moveTo("user"), func(string) {}), false)
+}
+
 // Constants in the filter of an alias are judged by the index that the body names, which counts before that of the path.
 func TestAliasNamesInTheBody(t *testing.T) {
 	e, _ := planEngine(t)
