@@ -379,7 +379,12 @@ func (r *request) reindex(body []byte) error {
 	}
 	dest := doc.Get("dest.index").String()
 	if dest == "" || len(sources) == 0 {
-		return nil // Elasticsearch says what is missing
+		// Elasticsearch says what is missing. Until then the script belongs to no place.
+		if script := doc.Get("script"); script.Exists() {
+			_, err := r.guardQuery(r.Policy.Rules, []byte(`{"script":`+script.Raw+`}`))
+			return err
+		}
+		return nil
 	}
 	if err := r.writing.enter(r.ctx, dest); err != nil {
 		return err

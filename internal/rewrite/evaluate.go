@@ -403,13 +403,14 @@ func (g *guard) listOf(v *treeValue) (out []*treeValue) {
 }
 
 // event passes an event of behavioral analytics where no rule names the data stream that Elasticsearch writes it to.
-func (r *request) event() error {
+// One that holds a protected field is refused.
+func (r *request) event() (Transform, error) {
 	in, err := r.reach(r.ctx, "behavioral_analytics-events-"+r.value("collection_name"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(in.rules) > 0 {
-		return r.refused()
+		return nil, r.refused()
 	}
-	return nil
+	return r.documents()
 }

@@ -298,7 +298,10 @@ func (g *guard) unknownMember(m *treeValue) error {
 	}
 	if !m.isScalar() {
 		switch string(m.name) {
-		case "_source", "docvalue_fields", "stored_fields":
+		case "_source", "docvalue_fields", "stored_fields": // names, in lists; or a document
+			if f := g.documentNames(m, ""); f != nil {
+				return guardFault(f, "an unknown clause")
+			}
 			return nil
 		case "aggs", "aggregations":
 			return g.aggs(m)

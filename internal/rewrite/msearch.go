@@ -47,7 +47,7 @@ func (r *request) checkMsearch(body []byte) error {
 				if v := h.Get(name); v.Exists() && v.Type != gjson.Null {
 					some := false
 					for _, one := range v.Array() {
-						if name := one.String(); name != "" {
+						if name := one.String(); name != "" && one.Type != gjson.JSON {
 							parts, some = append(parts, []byte(name)), true
 						}
 					}

@@ -136,7 +136,9 @@ func (r *request) checkFirst(t Transform) error {
 	switch r.verdict {
 	case verdictBulk, verdictDoc, verdictCreate, verdictUpdate, verdictMsearch, verdictMonitoring, verdictDocuments, verdictSamples, verdictBinary, verdictPromQL, verdictUnprotected:
 		return nil // documents, lines, or no JSON
-	case verdictJob, verdictFollow, verdictRestore, verdictCreateFrom, verdictCopy, verdictSettings, verdictRoles, verdictComponentTemplate:
+	case verdictJob, verdictFollow, verdictRestore, verdictCreateFrom, verdictCopy, verdictSettings, verdictRoles, verdictComponentTemplate,
+		verdictCreateIndex, verdictRollover, verdictMapping, verdictIndexTemplate, verdictLegacyTemplate, verdictSimulateTemplate, verdictPipeline, verdictAliases,
+		verdictTermsEnum, verdictReindex, verdictApplication, verdictSQL, verdictESQL, verdictEQL, verdictView:
 		rules, err := r.lineRules(r.ctx, r.matched, r.call)
 		if err != nil {
 			return err
@@ -144,6 +146,9 @@ func (r *request) checkFirst(t Transform) error {
 		members := r.route.members
 		if len(members) == 0 && strings.HasPrefix(r.api, "inference.") { // an API that newer specifications lack
 			members = jobMembers["inference"]
+		}
+		if r.verdict == verdictMapping { // rows of other names, and bodies with a type
+			members = slices.Concat(members, documentedMembers["indices.put_mapping"], []string{"_doc"})
 		}
 		if len(rules) > 0 && len(members) > 0 {
 			check = func(body []byte) error {
@@ -153,7 +158,10 @@ func (r *request) checkFirst(t Transform) error {
 				if err := strictJSON(body); err != nil {
 					return badBodyFault(err)
 				}
-				return checkMembers(rules, members, body)
+				if err := checkMembers(rules, members, body); err != nil {
+					return err
+				}
+				return queryIsText(rules, r.verdict, body)
 			}
 		}
 	}
@@ -179,6 +187,20 @@ func (r *request) checkFirst(t Transform) error {
 	return nil
 }
 
+// queryIsText reads what stands in the place of a query's text in the query languages and is none.
+func queryIsText(rules []*policy.Rule, v verdict, body []byte) error {
+	switch v {
+	case verdictSQL, verdictESQL, verdictEQL, verdictView:
+		return eachMember(body, func(name, value []byte) error {
+			if string(name) != "query" || value[0] == '"' {
+				return nil
+			}
+			return newGuard(rules, value).undocumented(name, false)
+		})
+	}
+	return nil
+}
+
 // onlyObject refuses an array where an object belongs: readers of single members find nothing in it.
 func onlyObject(body []byte) error {
 	if at := skipSpace(body, 0); at < len(body) && body[at] == '[' {
@@ -189,7 +211,7 @@ func onlyObject(body []byte) error {
 
 // mgetMembers are what a document of _mget is asked for by (org.elasticsearch.action.get.MultiGetRequest).
 var mgetMembers = []string{"_index", "_type", "_id", "routing", "_routing", "parent", "_parent", "stored_fields", "_stored_fields", "fields",
-	"version", "_version", "version_type", "_version_type", "_source"}
+	"version", "_version", "version_type", "_version_type"} // and _source, whose members are read
 
 // checkMget reads the body of _mget, which names documents and holds none.
 func checkMget(rules []*policy.Rule, body []byte) error {

@@ -253,7 +253,7 @@ func (r *request) transform(p *Plan) (Transform, error) {
 	case verdictQueryRules:
 		return r.queryRules()
 	case verdictEvent:
-		return nil, r.event()
+		return r.event()
 	case verdictScroll, verdictAsyncGet, verdictMget, verdictGet, verdictSource:
 		return r.read()
 	case verdictReindex:
