@@ -93,4 +93,11 @@ func TestDiscoverESQL(t *testing.T) {
 	s := start(t, config{server: server})
 	kibanaUsers(t, s, "$Puser")
 	replay(t, s, readTraffic(t, "kibana_esql.txt"))
+	body := `{"query":"FROM $Puser* | WHERE amount == 1.5 | KEEP username, credit_card_num"}`
+	if got := s.must(s.do("POST", "/_query", body), 200).json("values.0.1").String(); !strings.HasPrefix(got, "esp1.") {
+		t.Errorf("without a grant the row reads %q", got)
+	}
+	if got, want := s.must(s.as("full", "POST", "/_query", body), 200).json("values.0.1").String(), "canary-4111-1111-1111-0001"; got != want {
+		t.Errorf("with a grant the row reads %q, want %q", got, want)
+	}
 }
