@@ -18,7 +18,7 @@
 // and the cluster from the index; repeat.go carries out their retry_on_conflict. single.go
 // does the same for requests of one document, control.go and admin.go for mappings, templates
 // and pipelines, guard.go for constants in queries. Texts of ES|QL, SQL and EQL are cut into tokens in
-// lang_lex.go and judged in lang.go, with the grammar of each in a file of its own.
+// lang_lex.go and judged in lang.go and lang_expr.go, with the grammar of each in a file of its own.
 //
 // # The way of a reply
 //
