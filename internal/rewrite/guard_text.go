@@ -260,16 +260,6 @@ func mentions(words []scriptWord, f *policy.Field) bool {
 	return false
 }
 
-// namesAnywhere is mentions for languages in which a field is an identifier.
-func namesAnywhere(words []scriptWord, f *policy.Field) bool {
-	all := make([]scriptWord, len(words))
-	for i, w := range words {
-		w.member = true
-		all[i] = w
-	}
-	return mentions(all, f)
-}
-
 // hasConstant reports whether a script holds a literal that could be a value: a string that is no member's name, or a number
 // of three or more digits.
 func hasConstant(words []scriptWord, fields []*policy.Field) bool {
