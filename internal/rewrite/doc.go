@@ -19,6 +19,8 @@
 // does the same for requests of one document, control.go and admin.go for mappings, templates
 // and pipelines, guard.go for constants in queries. Texts of ES|QL, SQL and EQL are cut into tokens in
 // lang_lex.go and judged in lang.go and lang_expr.go, with the grammar of each in a file of its own.
+// line.go looks at every request line, and passing.go at bodies that pass as they are: those of administration, of which
+// members.tsv tells what is documented, and those where none belongs.
 //
 // # The way of a reply
 //

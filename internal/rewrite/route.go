@@ -245,14 +245,17 @@ func (r *route) changesNames() bool {
 	if r.method == "GET" || r.method == "HEAD" || r.method == "OPTIONS" {
 		return false
 	}
-	switch r.api {
+	api := strings.TrimPrefix(r.api, "compat7.")
+	switch api {
 	case "indices.refresh", "indices.flush", "indices.forcemerge", "indices.clear_cache", "indices.analyze", "indices.validate_query",
 		"indices.resolve_index", "indices.simulate_template", "indices.simulate_index_template", "indices.disk_usage",
 		"indices.reload_search_analyzers":
 		return false
 	case "cluster.put_component_template", "cluster.delete_component_template", "cluster.put_settings", "snapshot.restore",
-		"searchable_snapshots.mount", "unlisted.put_mapping", "dangling_indices.import_dangling_index", "features.reset_features":
+		"searchable_snapshots.mount", "unlisted.put_mapping", "dangling_indices.import_dangling_index", "features.reset_features",
+		// A transform makes its target with aliases, and takes it away again when it is asked to.
+		"transform.start_transform", "transform.reset_transform", "transform.delete_transform", "rollup.put_job":
 		return true
 	}
-	return strings.HasPrefix(r.api, "indices.") || strings.HasPrefix(r.api, "ccr.") || strings.HasPrefix(r.api, "streams.") || strings.HasPrefix(r.api, "ilm.")
+	return strings.HasPrefix(api, "indices.") || strings.HasPrefix(api, "ccr.") || strings.HasPrefix(api, "streams.") || strings.HasPrefix(api, "ilm.")
 }

@@ -204,7 +204,7 @@ func TestRouteValues(t *testing.T) {
 func TestChangesNames(t *testing.T) {
 	for line, want := range map[string]bool{
 		"PUT /x": true, "DELETE /x": true, "POST /_aliases": true, "PUT /x/_alias/a": true, "PUT /_index_template/a": true, "PUT /x/_mapping": true, "POST /x/_rollover": true,
-		"PUT /_component_template/a": true, "PUT /_data_stream/a": true, "POST /x/_refresh": false, "GET /x": false, "HEAD /x": false, "POST /x/_search": false, "PUT /x/_doc/1": false, "POST /_bulk": false,
+		"PUT /_component_template/a": true, "PUT /_data_stream/a": true, "POST /x/_refresh": false, "POST /_transform/t/_start": true, "DELETE /_transform/t": true, "POST /x/_freeze": true, "PUT /_security/user/u": false, "POST /_data_stream/_modify": true, "GET /x": false, "HEAD /x": false, "POST /x/_search": false, "PUT /x/_doc/1": false, "POST /_bulk": false,
 	} {
 		method, path, _ := strings.Cut(line, " ")
 		m, fault := findRoute(method, path)
