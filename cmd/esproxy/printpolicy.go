@@ -37,5 +37,8 @@ func printPolicy(w io.Writer, pol *policy.Policy) {
 		slices.Sort(shows)
 		fmt.Fprintf(t, "grant %s\treveals %s\n", name, strings.Join(shows, ", "))
 	}
+	for _, a := range pol.Allow {
+		fmt.Fprintf(t, "allow %s %s\twarning: its bodies pass unread in both directions\n", a.Method, a.Path)
+	}
 	t.Flush()
 }

@@ -126,6 +126,9 @@ func loadPolicy(s *settings) (*policy.Policy, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
+	if problems := rewrite.CheckAllow(pol); problems != nil {
+		return nil, usageError{problems}
+	}
 	return pol, nil
 }
 
@@ -155,6 +158,9 @@ func newCore(s *settings, srv asker, turns *rewrite.Turns, log *slog.Logger) (*c
 	}
 	if err := checkKeyID(pol, key); err != nil {
 		return nil, err
+	}
+	for _, a := range pol.Allow {
+		log.Info("allowed unread", "method", a.Method, "path", a.Path)
 	}
 	c := &core{policy: pol, key: key, ring: ring}
 	var ids []string

@@ -100,6 +100,7 @@ func (p *parser) parse(data []byte) *Policy {
 		"grants": {read: func(n *yaml.Node) { grants = n }},
 		"tokens": {read: func(n *yaml.Node) { p.tokens(n, &out.Tokens) }},
 		"key_id": {read: func(n *yaml.Node) { out.KeyID = p.keyID(n) }},
+		"allow":  {read: func(n *yaml.Node) { p.allow(n, out) }},
 	})
 	if rules != nil {
 		p.rules(rules, out)

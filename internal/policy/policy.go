@@ -18,6 +18,7 @@ type Policy struct {
 	Rules  []*Rule           // in the order of the file; never empty
 	Grants map[string]*Grant // by name; always holds "full"
 	Tokens Tokens
+	Allow  []Allow
 	KeyID  string // eight lower-case hex digits that MASTER_KEY's id must equal, or ""
 
 	byName    map[string]*Rule

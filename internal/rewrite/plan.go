@@ -17,6 +17,13 @@ import (
 func (e *Engine) Plan(ctx context.Context, call *Call) (*Plan, error) {
 	m, fault := findRoute(call.Method, call.Path)
 	if fault != nil {
+		if a := e.allowed(call.Method, call.Path); a != nil && fault.Type == unknownType {
+			p := &Plan{Route: a.Path, API: "allowed", Target: Target{call.Method, call.Path, call.Query}}
+			if a.Method != "GET" && a.Method != "HEAD" { // nobody knows what it does
+				p.Done = e.Cluster.Changed
+			}
+			return p, nil
+		}
 		return nil, fault
 	}
 	p := &Plan{Route: m.template, API: m.api, Target: Target{call.Method, call.Path, call.Query}}

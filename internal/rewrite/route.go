@@ -193,7 +193,7 @@ func findRoute(method, path string) (_ *matched, fault *Fault) {
 			}
 			return m, nil
 		}
-		return nil, unknownEndpoint(method, known)
+		return nil, unknownEndpoint(method, path, known)
 	}
 	m := &matched{route: r, values: make(map[string]string)}
 	for i, name := range r.params {
@@ -207,10 +207,10 @@ func findRoute(method, path string) (_ *matched, fault *Fault) {
 		// No index is called so: this is an endpoint of a plugin or a later version, such as OpenSearch's _bulk/stream. Where no
 		// body belongs the server may say so.
 		if name == "index" && r.verdict != verdictPass && noIndex(v) {
-			return nil, unknownEndpoint(method, false)
+			return nil, unknownEndpoint(method, path, false)
 		}
 		if name == "type" && strings.HasPrefix(v, "_") { // nor is any type
-			return nil, unknownEndpoint(method, false)
+			return nil, unknownEndpoint(method, path, false)
 		}
 		m.values[name] = v
 	}
@@ -232,13 +232,20 @@ func decodeSegment(seg string) (string, *Fault) {
 }
 
 // unknownEndpoint refuses what the table does not have. known tells that it has the path with another method.
-func unknownEndpoint(method string, known bool) *Fault {
-	reason := "this path is not in the proxy's table of Elasticsearch endpoints, so it is not known whether it carries protected values; send the request to Elasticsearch directly if it does not"
+func unknownEndpoint(method, path string, known bool) *Fault {
+	reason := "this path is not in the proxy's table of Elasticsearch endpoints, so it is not known whether it carries protected values"
 	if known {
 		reason = "this path is known to the proxy, but not with method [" + method + "]; use a method that Elasticsearch documents for it"
 	}
-	return &Fault{Status: 403, Type: "esproxy_unknown_endpoint", Reason: reason}
+	if hint := allowHint(method, path); hint != "" {
+		reason += "; if it does not, an operator can let it pass unread by this line of the policy: " + hint
+	} else if !known {
+		reason += "; send the request to Elasticsearch directly if it does not"
+	}
+	return &Fault{Status: 403, Type: unknownType, Reason: reason}
 }
+
+const unknownType = "esproxy_unknown_endpoint"
 
 // changesNames reports whether a request of this row may change what names stand for, or mappings.
 func (r *route) changesNames() bool {
