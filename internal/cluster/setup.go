@@ -265,10 +265,11 @@ func (c *Cluster) addLive(ctx context.Context, s Setup, si *SetupIndex, rules []
 		si.Refused = "it is closed; open it, and run setup again"
 		return nil
 	}
-	if !s.DryRun && settings("index.blocks.write") != "true" {
+	was := settings("index.blocks.write")
+	if !s.DryRun && was != "true" {
 		s.progress("blocking writes to " + si.Index + " while its documents are read")
 		defer func() {
-			if e := c.unblock(ctx, path, settings("index.blocks.write")); e != nil {
+			if e := c.unblock(ctx, path, was); e != nil {
 				err = errors.Join(err, e)
 				si.Refused = "WRITES ARE STILL BLOCKED (" + explain(e) + "); lift that by PUT " + path + `/_settings {"index.blocks.write":null}`
 			}

@@ -126,3 +126,21 @@ func TestParseSentinelTerm(t *testing.T) {
 		}
 	}
 }
+
+func TestLooksSealed(t *testing.T) {
+	for text, want := range map[string]bool{
+		"esp1." + strings.Repeat("A", 211):        true,
+		"esp1." + strings.Repeat("a-_9", 54):      true,
+		"esp1." + strings.Repeat("A", 210):        false,
+		"esp1." + strings.Repeat("A", 213):        false, // no number of bytes has so many characters
+		"esp1." + strings.Repeat("A", 211) + "=":  false,
+		"esp1." + strings.Repeat("A", 211) + "\n": false,
+		" esp1." + strings.Repeat("A", 211):       false,
+		"esp2." + strings.Repeat("A", 211):        false,
+		"esp1." + strings.Repeat("+", 211):        false,
+	} {
+		if got := rewrite.LooksSealed(text); got != want {
+			t.Errorf("%d characters, %q…: got %v", len(text), text[:8], got)
+		}
+	}
+}
