@@ -82,8 +82,8 @@ type where struct{ index, routing string }
 // writeIndex tells where a write to name goes; the index is "" when it does not exist yet.
 func (c *Cluster) writeIndex(ctx context.Context, name string) (where, error) {
 	r, err := c.Resolve(ctx, name)
-	if err != nil {
-		return where{}, err
+	if err != nil || r.Write != "" {
+		return where{r.Write, r.Routing}, err
 	}
 	t, err := c.parse(name)
 	if err != nil {
@@ -92,13 +92,6 @@ func (c *Cluster) writeIndex(ctx context.Context, name string) (where, error) {
 	v, err := c.current(ctx)
 	if err != nil {
 		return where{}, err
-	}
-	if r.Write != "" {
-		at := where{index: r.Write}
-		if a := v.aliases[t.name]; a != nil {
-			at.routing = a.routing[r.Write]
-		}
-		return at, nil
 	}
 	if v.has(t.name) {
 		return where{}, badName("the name takes no writes: it is an alias of several indices without a write index, an empty data stream, or a failure store")

@@ -131,7 +131,7 @@ func (c *Cluster) Resolve(ctx context.Context, name string) (rewrite.Resolved, e
 		}
 	}
 	names := sorted(set)
-	return rewrite.Resolved{Names: names, Write: r.Write, System: system(names), Failures: r.Failures}, nil
+	return rewrite.Resolved{Names: names, Write: r.Write, Routing: r.Routing, System: system(names), Failures: r.Failures}, nil
 }
 
 func (c *Cluster) resolve(ctx context.Context, name string, failures bool) (rewrite.Resolved, error) {

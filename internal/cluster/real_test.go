@@ -207,6 +207,18 @@ func TestRealDocuments(t *testing.T) {
 	if err != nil || !got[0].Found || got[0].Source != nil {
 		t.Errorf("without paths: %+v %v", got, err)
 	}
+	// An alias that routes: the document lies on the shard of the alias's routing, not on that of its id.
+	r.later("/" + p + "-r")
+	r.do("PUT", "/"+p+"-r", `{"settings":{"number_of_shards":5,"number_of_replicas":0},"aliases":{"`+p+`-routed":{"index_routing":"a","search_routing":"a"}}}`)
+	for i := range 10 {
+		r.do("PUT", fmt.Sprintf("/%s-routed/_doc/%d", p, i), `{"user":"Ana"}`)
+	}
+	for i := range 10 {
+		got, err := c.Documents(t.Context(), r.caller, []rewrite.Ref{{Index: p + "-routed", ID: fmt.Sprint(i)}}, []string{"user"})
+		if err != nil || !got[0].Found {
+			t.Errorf("routed %d: %+v %v", i, got, err)
+		}
+	}
 	var refs []rewrite.Ref
 	for i := range 2500 {
 		refs = append(refs, rewrite.Ref{Index: p + "-a", ID: fmt.Sprint("x", i)})

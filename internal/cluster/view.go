@@ -454,12 +454,13 @@ func (v *view) resolve(name string, failures bool) (r rewrite.Resolved, ok bool)
 			v.addStream(set, s, failures)
 		}
 		r.Write = v.aliasWrite(a)
+		r.Routing = a.routing[r.Write]
 	}
 	if i := v.indices[name]; i != nil && i.failure {
 		r.Failures = true
 	}
 	if failures {
-		r.Write = "" // Elasticsearch takes no writes there
+		r.Write, r.Routing = "", "" // Elasticsearch takes no writes there
 		r.Failures = true
 	}
 	r.Names = sorted(set)

@@ -198,6 +198,9 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 		it.lead, it.line, it.src, it.ordinal, it.fault, it.look = lead, line, span{}, t.total, nil, 0
 		pl := t.placeOf(ctx, it.index)
 		it.place = pl
+		if it.routing == "" {
+			it.routing = pl.route
+		}
 		if pl.fault != nil {
 			it.fault = pl.fault
 		}

@@ -64,6 +64,8 @@ type Resolved struct {
 	Names []string
 	// Write is the concrete index that a write to the name goes to, "" if it is not known or does not exist yet.
 	Write string
+	// Routing is what a document is written or looked up with there when the request gives no routing: an alias can have one.
+	Routing string
 	// System is set when every name begins with a dot and is no backing index of a data stream.
 	System bool
 	// Failures is set when the name reaches the failure store of a data stream: what failed rests there below

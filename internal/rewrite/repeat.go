@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/url"
 	"strings"
@@ -123,7 +124,7 @@ func (t *bulk) repeatUpdate(ctx context.Context, x *repeat) ([]byte, error) {
 	if err := t.scan.update(x.src, pl.t, &u); err != nil {
 		return nil, err
 	}
-	docs, err := t.eng.Cluster.Documents(ctx, t.call.Caller, []Ref{{Index: pl.index, ID: x.id, Routing: x.routing}}, pl.t.paths())
+	docs, err := t.eng.Cluster.Documents(ctx, t.call.Caller, []Ref{{Index: pl.index, ID: x.id, Routing: cmp.Or(x.routing, pl.route)}}, pl.t.paths())
 	if err != nil || len(docs) != 1 {
 		return nil, err
 	}

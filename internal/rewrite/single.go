@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"strconv"
@@ -88,7 +89,7 @@ func (d *document) Reply(context.Context, ReplyHead) (func(io.Reader, io.Writer)
 
 // lookUpOne looks up one stored document.
 func lookUpOne(ctx context.Context, e *Engine, call *Call, scan *docScanner, pl *place, id, routing string) (*before, error) {
-	docs, err := e.Cluster.Documents(ctx, call.Caller, []Ref{{Index: pl.index, ID: id, Routing: routing}}, pl.t.paths())
+	docs, err := e.Cluster.Documents(ctx, call.Caller, []Ref{{Index: pl.index, ID: id, Routing: cmp.Or(routing, pl.route)}}, pl.t.paths())
 	if err != nil {
 		return nil, err
 	}

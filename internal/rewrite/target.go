@@ -55,6 +55,7 @@ func Moment(ctx context.Context) (at time.Time, ok bool) {
 type place struct {
 	name  string  // as the request names it
 	index string  // the concrete index where it is known, else the name
+	route string  // the routing of an alias, for requests without
 	t     *target // nil: no rule applies
 }
 
@@ -71,7 +72,7 @@ func (e *Engine) place(ctx context.Context, name string) (*place, error) {
 	if len(rules) > 0 && r.Write == "" && strings.HasSuffix(name, "::failures") {
 		return nil, refuse(400, "esproxy_bad_request", "Elasticsearch takes no documents through [::failures]: a failure store holds what it could not index itself; write the corrected document to the data stream")
 	}
-	p := &place{name: name, index: r.Write, t: e.compiled.get(rules, r.Failures)}
+	p := &place{name: name, index: r.Write, route: r.Routing, t: e.compiled.get(rules, r.Failures)}
 	if p.index == "" {
 		p.index = name
 	}
