@@ -123,7 +123,7 @@ func TestRealResolve(t *testing.T) {
 func TestRealDataStreams(t *testing.T) {
 	base := strings.TrimRight(os.Getenv("ESPROXY_TEST_OS_URL"), "/")
 	if base == "" {
-		t.Skip("ESPROXY_TEST_OS_URL is not set")
+		t.Skip("needs an OpenSearch: set ESPROXY_TEST_OS_URL")
 	}
 	r := &realES{t, newCaller(t, base, ""), fmt.Sprintf("clu%x", time.Now().UnixNano())}
 	p := r.prefix
