@@ -473,6 +473,7 @@ func (s *stack) send(r request) answer {
 	if v, ok := req.Header["Content-Type"]; ok && len(v) == 1 && v[0] == "none" {
 		delete(req.Header, "Content-Type")
 	}
+	req.Host = req.Header.Get("Host") // "" is the address
 	if r.grant != "" {
 		req.Header.Set("X-Esproxy-Authorization", "Bearer "+s.token(r.grant))
 	}

@@ -118,8 +118,30 @@ func (t *nodeReply) Reply(ctx context.Context, head ReplyHead) (func(io.Reader, 
 		return func(in io.Reader, out io.Writer) error { return t.json(ctx, in, out) }, false, nil
 	case kind == "text/plain" && t.cat:
 		return func(in io.Reader, out io.Writer) error { return t.text(ctx, in, out) }, false, nil
+	case t.cat:
+		return nil, false, notJSON()
 	}
-	return nil, false, refuse(406, "esproxy_not_acceptable", "the reply tells the addresses of nodes, which become the proxy's own in JSON only; leave out [format] and [Accept], or ask for JSON")
+	return func(in io.Reader, out io.Writer) error { return t.other(ctx, in, out) }, false, nil
+}
+
+func notJSON() *Fault {
+	return refuse(406, "esproxy_not_acceptable", "the reply tells the addresses of nodes, which become the proxy's own in JSON only; leave out [format] and [Accept], or ask for JSON")
+}
+
+// other copies a reply of nodes.info in YAML, CBOR or SMILE that tells no addresses. The names of its members, ASCII words,
+// stand in all three as they are, at least where each is first used.
+func (t *nodeReply) other(ctx context.Context, in io.Reader, out io.Writer) error {
+	body, done, err := readAll(ctx, in, t.eng.Budget, t.eng.Limits.MaxHit)
+	if err != nil {
+		return err
+	}
+	defer done()
+	has := func(word string) bool { return bytes.Contains(body, []byte(word)) }
+	if has("http") && (has("publish_address") || has("bound_address")) { // transport has the latter two as well
+		return notJSON()
+	}
+	_, err = out.Write(body)
+	return err
 }
 
 func unreadable(cause error) *Fault {

@@ -50,6 +50,8 @@ func TestNodesReply(t *testing.T) {
 			`{"nodes":{"a":{"http":{"publish_address":"proxy.example:9280"}},"b":{"http":{"publish_address" : "proxy.example:9280"}}}}`},
 		{"/_nodes?filter_path=**.http", ct, `{"nodes":{"a":{"h\u0074tp":{"publish_addr\u0065ss":"1.2.3.4:9200"}}}}`, `{"nodes":{"a":{"h\u0074tp":{"publish_addr\u0065ss":"proxy.example:9280"}}}}`},
 		{"/_nodes/settings?flat_settings", ct, `{"nodes":{"a":{"settings":{"http.publish_host":"x"},"http":null}}}`, `{"nodes":{"a":{"settings":{"http.publish_host":"x"},"http":null}}}`},
+		{"/_nodes/transport", "application/yaml", "nodes:\n  a:\n    transport:\n      publish_address: \"1.2.3.4:9300\"\n", "nodes:\n  a:\n    transport:\n      publish_address: \"1.2.3.4:9300\"\n"},
+		{"/_nodes?filter_path=nodes.*.version", "application/cbor", "\xbf\x65nodes\xbf\xff\xff", "\xbf\x65nodes\xbf\xff\xff"},
 		{"/_cat/nodes?h=ip,http*&format=json", ct, `[{"ip":"127.0.0.1","http_address":"127.0.0.1:19200"},{"ip":"::1","http_address":null}]`, `[{"ip":"127.0.0.1","http_address":"proxy.example:9280"},{"ip":"::1","http_address":null}]`},
 	} {
 		if got, _, err := nodesExchange(t, c.target, c.kind, c.in); err != nil || got != c.want {
@@ -82,8 +84,9 @@ func TestNodesReplyRefused(t *testing.T) {
 		target, kind, in string
 		status           int
 	}{
-		{"/_nodes/http", "application/yaml", "nodes:\n", 406},
-		{"/_nodes/http", "application/cbor", "", 406},
+		{"/_nodes/http", "application/yaml", "nodes:\n  a:\n    http:\n      publish_address: \"1.2.3.4:9200\"\n", 406},
+		{"/_nodes/http", "application/cbor", "\xbf\x65nodes\xbf\x61a\xbf\x64http\xbf\x6dbound_address\x9f\x6c1.2.3.4:9200\xff\xff\xff\xff\xff", 406},
+		{"/_nodes/http", "application/smile", ":)\n\x01\xfa\x84nodes\xfa\x80a\xfa\x83http\xfa\x8epublish_address\x4b1.2.3.4:9200\xfb\xfb\xfb\xfb", 406},
 		{"/_cat/nodes?h=http", "application/smile", "", 406},
 		{"/_nodes/http", "application/json", `{"nodes":{"a":{"http":{"publish_address":"1.2.3.4:9200"`, 502},
 		{"/_nodes/http", "application/json", `{"nodes":{/**/"a":{"http":{"publish_address":"1.2.3.4:9200"}}}}`, 502},

@@ -126,7 +126,7 @@ var replies = []struct{ name, sentence string }{
 	{"pass", "The reply passes byte for byte, for every caller. Sealed values in it stay sealed."},
 	{"open", "For a caller with a grant, sealed values are opened where Elasticsearch writes documents. Without a grant the reply passes byte for byte."},
 	{"items", "As `open`, for documents that updates return; and items that the proxy refused are put in at their places."},
-	{"nodes", "For every caller, `publish_address` and `bound_address` of each node's `http` become the proxy's own address (JSON; 406 for other forms), unless `ESPROXY_DISCOVERY=pass`. Transport addresses and settings stay."},
+	{"nodes", "For every caller, `publish_address` and `bound_address` of each node's `http` become the proxy's own address (JSON; 406 for other forms that hold one), unless `ESPROXY_DISCOVERY=pass`. Transport addresses and settings stay."},
 	{"cat_nodes", "For every caller, the column `http_address` (`http`) shows the proxy's own address (text and JSON; 406 for other forms), unless `ESPROXY_DISCOVERY=pass`."},
 	{"none", "There is no reply of Elasticsearch where the request is refused. Where it passes, its reply passes byte for byte."},
 }
