@@ -74,15 +74,12 @@ const maxPlainIDs = 10
 // The error is a *rewrite.Fault when the cluster did not answer, or that of ctx; the report then holds what was done until then.
 func (c *Cluster) Install(ctx context.Context, s Setup) (*SetupReport, error) {
 	r := &SetupReport{Indices: []SetupIndex{}, Templates: []SetupTemplate{}}
-	v, err := c.fresh(ctx)
-	if err != nil {
-		return r, err
-	}
 	// Templates first: an index that rolls over meanwhile is made right.
 	if err := c.installTemplates(ctx, s, r); err != nil {
 		return r, err
 	}
-	if v, err = c.fresh(ctx); err != nil {
+	v, err := c.fresh(ctx)
+	if err != nil {
 		return r, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.indices)) {
