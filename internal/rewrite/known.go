@@ -178,9 +178,7 @@ func (k *known) wrote(pl *place, a *action, b []byte, p *part) {
 		k.set(name, flags, nil)
 		return
 	}
-	if a.kind == actionCreate && have && !prior.unsure && !prior.mixed && !prior.touched && prior.was.found {
-		return // it fails
-	}
+	// A create of a document that is there fails; but what is known to be there is that or nothing, as any item may fail.
 	k.mayWrite(name, k.subjectsOf(pl.t, b, p))
 }
 
