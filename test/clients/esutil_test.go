@@ -104,7 +104,8 @@ func launch(t *testing.T, binary string, env []string, re *regexp.Regexp, args .
 	return ""
 }
 
-func start(t *testing.T) *proxy {
+// start builds and starts the program with further environment.
+func start(t *testing.T, further ...string) *proxy {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "esproxy")
@@ -124,6 +125,7 @@ func start(t *testing.T) *proxy {
 	}
 	env = append(env, "MASTER_KEY="+run(t, binary, env, "keygen"), "ELASTICSEARCH_URL="+p.server, "ESPROXY_LISTEN=127.0.0.1:0",
 		"ESPROXY_ADMIN_LISTEN=none", "ESPROXY_FIELDS="+fields, "ESPROXY_MAX_DOCUMENT=64KiB")
+	env = append(env, further...)
 	p.token = run(t, binary, env, "token", "--grant", "full", "--for", "tester", "--ttl", "1h")
 	p.url = "http://" + launch(t, binary, env, regexp.MustCompile(`msg=serving .*\blisten=(\S+)`), "serve")
 	t.Cleanup(func() {

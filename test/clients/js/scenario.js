@@ -119,6 +119,21 @@ async function main () {
   check(n === 301, `the point in time gave ${n}`)
   check((await es.closePointInTime({ id: pit })).succeeded, 'close')
 
+  // Sniffing: the client connects to the proxy only.
+  const sniffer = new Client({ node: url, headers: { 'x-esproxy-authorization': 'Bearer ' + TOKEN } })
+  const hosts = client => client.connectionPool.connections.map(c => c.url.host)
+  const sniff = client => new Promise((resolve, reject) => {
+    client.diagnostic.once('sniff', (err) => err ? reject(err) : resolve())
+    client.transport.sniff({ reason: 'test' })
+  })
+  await sniff(sniffer)
+  const nodes = hosts(sniffer)
+  check(nodes.length > 0 && nodes.every(h => h === new URL(url).host), nodes)
+  check(card(await sniffer.get({ index, id: 'b7' })) === 'card-7', 'get after sniffing')
+  const around = new Client({ node: SERVER })
+  await sniff(around)
+  check(hosts(around).every(h => h !== new URL(url).host), hosts(around))
+
   // Deletions.
   check((await es.delete({ index, id: 'up', refresh: true })).result === 'deleted', 'delete')
   if (LACKS_BY_QUERY) { // the minimal server

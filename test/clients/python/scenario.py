@@ -103,6 +103,14 @@ while True:
 check(n == 501, f"the point in time gave {n}")
 check(es.close_point_in_time(id=pit)["succeeded"], "close")
 
+# Sniffing: the client connects to the proxy only.
+own = url.removeprefix("http://")
+sniffer = Elasticsearch(url, request_timeout=60, sniff_on_start=True, headers={"X-Esproxy-Authorization": "Bearer " + token})
+check(sniffer.get(index=index, id="b7")["_source"]["credit_card_num"] == "card-7", "get after sniffing")
+check({f"{n.host}:{n.port}" for n in sniffer.transport.node_pool.all()} == {own}, f"sniffing found {sniffer.transport.node_pool.all()}")
+found = Elasticsearch(server, request_timeout=60, sniff_on_start=True).transport.node_pool.all()
+check(found and own not in {f"{n.host}:{n.port}" for n in found}, f"sniffing around the proxy found {found}")
+
 # Deletions.
 check(es.delete(index=index, id="up", refresh=True)["result"] == "deleted", "delete")
 try:
