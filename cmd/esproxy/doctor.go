@@ -215,6 +215,9 @@ func printReport(out io.Writer, r *cluster.Report) error {
 		}
 		findings = append(findings, text)
 	}
+	if r.Sentinels != "possible" {
+		fmt.Fprintln(out, "\nNo sentinels: "+r.Sentinels+".")
+	}
 	if len(findings) > 0 {
 		fmt.Fprintln(out, "\nFindings:")
 	}

@@ -35,7 +35,7 @@ type Key struct {
 
 // Report is the state of all protected indices, as far as the credentials may read.
 type Report struct {
-	Painless  bool             `json:"painless"` // the server has the language that sentinels are written in
+	Sentinels string           `json:"sentinels"` // "possible", or why this cluster can't have any
 	Indices   []IndexReport    `json:"indices"`
 	Templates []TemplateReport `json:"templates,omitempty"`
 	Pipelines []PipelineReport `json:"pipelines,omitempty"`
@@ -110,8 +110,10 @@ func (c *Cluster) Examine(ctx context.Context, x Examination) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{Indices: []IndexReport{}}
-	if r.Painless, err = c.hasPainless(ctx); err != nil {
-		return nil, err
+	r.Sentinels = "possible"
+	can, why := c.CanHaveSentinels(ctx)
+	if !can {
+		r.Sentinels = why
 	}
 	pipelines := map[string][]string{} // by name: the indices that use it
 	for _, name := range slices.Sorted(maps.Keys(v.indices)) {
@@ -127,7 +129,7 @@ func (c *Cluster) Examine(ctx context.Context, x Examination) (*Report, error) {
 		for _, rule := range rules {
 			ir.Rules = append(ir.Rules, rule.Name)
 		}
-		if err := c.examineIndex(ctx, x, &ir, rules, r.Painless, pipelines); err != nil {
+		if err := c.examineIndex(ctx, x, &ir, rules, can, pipelines); err != nil {
 			return nil, err
 		}
 		r.Indices = append(r.Indices, ir)
@@ -148,24 +150,7 @@ func (c *Cluster) Examine(ctx context.Context, x Examination) (*Report, error) {
 	return r, nil
 }
 
-// hasPainless asks for the script languages. Where the question is not known the answer is no.
-func (c *Cluster) hasPainless(ctx context.Context) (bool, error) {
-	status, reply, err := c.ask(ctx, c.own, http.MethodGet, "/_script_language", nil, maxView)
-	if err != nil {
-		return false, c.unknown(err)
-	}
-	if status != http.StatusOK {
-		return false, nil
-	}
-	for _, l := range gjson.GetBytes(reply, "language_contexts").Array() {
-		if l.Get("language").String() == "painless" {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-func (c *Cluster) examineIndex(ctx context.Context, x Examination, ir *IndexReport, rules []*policy.Rule, painless bool, pipelines map[string][]string) error {
+func (c *Cluster) examineIndex(ctx context.Context, x Examination, ir *IndexReport, rules []*policy.Rule, can bool, pipelines map[string][]string) error {
 	if len(rules) == 0 {
 		return nil
 	}
@@ -196,8 +181,8 @@ func (c *Cluster) examineIndex(ctx context.Context, x Examination, ir *IndexRepo
 			counted[rule] = name
 		}
 		switch {
-		case state == rewrite.SentinelMissing && rule.Sentinel != policy.SentinelOff && !painless:
-			ir.Problems = append(ir.Problems, "rule "+rule.Name+" wants a sentinel, and this server has no painless: it can't have one")
+		case state == rewrite.SentinelMissing && rule.Sentinel != policy.SentinelOff && !can:
+			ir.Problems = append(ir.Problems, "rule "+rule.Name+" wants a sentinel, which this cluster can't have")
 		case state == rewrite.SentinelMissing && rule.Sentinel != policy.SentinelOff:
 			ir.Problems = append(ir.Problems, "the sentinel of rule "+rule.Name+" is missing; run esproxy setup --index "+ir.Index)
 		case state == rewrite.SentinelOff:
@@ -420,7 +405,7 @@ func (c *Cluster) examinePipelines(ctx context.Context, r *Report, used map[stri
 
 // examineTemplates looks for index templates within a rule that lack its sentinel: what rolls over or is created by itself follows them.
 func (c *Cluster) examineTemplates(ctx context.Context, r *Report) error {
-	if !r.Painless {
+	if ok, _ := c.CanHaveSentinels(ctx); !ok {
 		return nil
 	}
 	status, reply, err := c.ask(ctx, c.own, http.MethodGet, "/_index_template", nil, maxView)
