@@ -125,7 +125,7 @@ func makeSearchForms() (list []form) {
 	for i, q := range scripted {
 		list = append(list, form{name: "script " + itoa(i), body: `{"query":` + q + `}`, script: true})
 	}
-	for _, f := range []form{
+	return append(list, []form{
 		{name: "post filter", body: `{"post_filter":{"term":{"$N":"$C"}}}`},
 		{name: "filter aggregation", body: `{"size":0,"aggs":{"a":{"filter":{"term":{"$N":"$C"}}}}}`},
 		{name: "filters aggregation", body: `{"size":0,"aggs":{"a":{"filters":{"filters":{"x":{"match":{"$N":"$C"}}}}}}}`},
@@ -153,10 +153,7 @@ func makeSearchForms() (list []form) {
 		{name: "retriever", body: `{"retriever":{"standard":{"query":{"match":{"$N":"$C"}}}}}`},
 		{name: "retrievers", body: `{"retriever":{"rrf":{"retrievers":[{"standard":{"filter":{"term":{"$N":"$C"}}}}]}}}`},
 		{name: "several", body: `{"query":{"bool":{"filter":[{"exists":{"field":"$N"}},{"term":{"$N":"$C"}}]}},"size":3,"_source":["city"],"fields":["$N"]}`},
-	} {
-		list = append(list, f)
-	}
-	return list
+	}...)
 }
 
 // around puts each body of list into another.

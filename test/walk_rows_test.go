@@ -40,9 +40,6 @@ func tableRows(t *testing.T) []row {
 	return rows
 }
 
-// has reports whether the template has the parameter.
-func (r row) has(param string) bool { return strings.Contains(r.template, "{"+param+"}") }
-
 // one reports whether the row's {index} names one index to write to, so that it takes no list and no wildcard.
 func (r row) one() bool {
 	switch r.verdict {

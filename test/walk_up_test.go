@@ -139,7 +139,6 @@ type watcher struct {
 	leaked  map[int64]string // by number of the visit; all without a number are at -1
 	arrived map[int64]bool
 	seen    int
-	keep    bool // further values of the same visit are kept as well
 }
 
 func newWatcher() *watcher { return &watcher{leaked: map[int64]string{}, arrived: map[int64]bool{}} }
