@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/esproxy/esproxy/internal/policy"
@@ -61,12 +63,8 @@ func (r *request) addresses(p *Plan) error {
 		if help, ok := lookParam(params, "help"); ok && help != "false" {
 			return nil
 		}
-		// A cell of the text form is found by the place of its column's name. A value that the server would refuse stays.
 		v, ok := lookParam(params, "v")
 		t.header = ok && v != "false"
-		if !ok || v == "false" {
-			p.Target.Query = addParam(keepParams(r.call.Query, func(name string) bool { return name == "v" }), "v", "true")
-		}
 	}
 	if t.address == "" {
 		return refuse(400, "esproxy_bad_request", "the reply would tell the addresses of nodes, and the Host header is no host and port that could stand in their place; send one, or set ESPROXY_PUBLISH_ADDRESS")
@@ -167,6 +165,9 @@ func (t *nodeReply) json(ctx context.Context, in io.Reader, out io.Writer) error
 		if !ok {
 			return badSyntax(0, "an address is too long")
 		}
+		if string(value) == "null" || string(value) == `"-"` { // the node told none
+			return s.pass(len(value))
+		}
 		s.drop(len(value))
 		return s.emit(by)
 	}
@@ -196,9 +197,6 @@ func (t *nodeReply) json(ctx context.Context, in io.Reader, out io.Writer) error
 			if !isAddressColumn(name) {
 				return s.copyValue()
 			}
-			if c, err := s.peek(); err != nil || c == 'n' { // null: the node has no HTTP
-				return errors.Join(err, s.copyValue())
-			}
 			return replace(address)
 		}
 		read = func() error { return s.array(func() error { return s.object(row) }) }
@@ -219,9 +217,8 @@ func (t *nodeReply) json(ctx context.Context, in io.Reader, out io.Writer) error
 	return err
 }
 
-// text copies the table of `_cat/nodes`, which begins with the names of its columns, with the proxy's address in place of
-// the nodes' own. Cells are padded with blanks to the width of their column, counted as Java counts a
-// string's length (RestTable.pad).
+// text copies the table of `_cat/nodes` with the proxy's address in place of the nodes' own. Cells are padded with blanks to
+// the width of their column, counted as Java counts a string's length (RestTable.pad).
 func (t *nodeReply) text(ctx context.Context, in io.Reader, out io.Writer) error {
 	body, done, err := readAll(ctx, in, t.eng.Budget, t.eng.Limits.MaxHit)
 	if err != nil {
@@ -232,66 +229,76 @@ func (t *nodeReply) text(ctx context.Context, in io.Reader, out io.Writer) error
 		return unreadable(errors.New("a table that is not UTF-8"))
 	}
 	lines := bytes.Split(body, []byte{'\n'})
-	columns := addressColumns(lines[0])
-	for i := len(columns) - 1; i >= 0; i-- { // from the right, so that places stay
-		if err := t.column(lines, columns[i]); err != nil {
+	columns := t.addressColumns(lines)
+	for _, c := range slices.Backward(columns) { // from the right, so that places stay
+		if err := t.column(lines, c); err != nil {
 			return unreadable(err)
 		}
-	}
-	if !t.header {
-		lines = lines[1:]
 	}
 	_, err = out.Write(bytes.Join(lines, []byte{'\n'}))
 	return err
 }
 
-// addressColumns gives where in a header line the columns of addresses begin. Names are ASCII.
-func addressColumns(header []byte) (places []int) {
-	for i := 0; i < len(header); {
-		n := bytes.IndexByte(header[i:], ' ')
-		if n < 0 {
-			n = len(header) - i
-		}
-		if isAddressColumn(header[i : i+n]) {
-			places = append(places, i)
-		}
-		i += n + 1
+// catColumn is a column of a table in text: where it begins, in UTF-16 units, and how many words stand before it there.
+type catColumn struct{ place, words int }
+
+// addressColumns finds the columns of addresses by their names, or without a header line by the first line that has an
+// address. A node that is called like one counts as one there.
+func (t *nodeReply) addressColumns(lines [][]byte) (columns []catColumn) {
+	is := isAddress
+	if t.header {
+		is, lines = isAddressColumn, lines[:1]
 	}
-	return places
+	for _, line := range lines {
+		n := 0
+		for from, to := nextWord(line, 0); from < to; from, to = nextWord(line, to) {
+			if is(line[from:to]) {
+				columns = append(columns, catColumn{len(utf16.Encode([]rune(string(line[:from])))), n})
+			}
+			n++
+		}
+		if len(columns) > 0 {
+			break
+		}
+	}
+	return columns
 }
 
-// column replaces the cells of the column that begins at place, and gives the column the width that it needs now.
-func (t *nodeReply) column(lines [][]byte, place int) error {
-	var was, is int
-	starts, ends := make([]int, len(lines)), make([]int, len(lines))
+// nextWord finds the word that follows at i, an empty one at the end.
+func nextWord(line []byte, i int) (from, to int) {
+	for i < len(line) && line[i] == ' ' {
+		i++
+	}
+	end := bytes.IndexByte(line[i:], ' ')
+	if end < 0 {
+		end = len(line) - i
+	}
+	return i, i + end
+}
+
+// column replaces the cells of a column, and gives it the width that it needs now.
+func (t *nodeReply) column(lines [][]byte, c catColumn) error {
+	starts, ends, was := t.cellsAt(lines, c.place)
+	if was == 0 {
+		starts, ends, was = t.cellsInOrder(lines, c.words)
+	}
+	if was == 0 {
+		return errors.New("a table whose column of addresses is not where its name is")
+	}
+	is := 0
 	for i, line := range lines {
-		from := offsetOf(line, place)
-		to := from
-		for to < len(line) && line[to] != ' ' {
-			to++
-		}
-		if i > 0 && to > from && (bytes.LastIndexByte(line[from:to], ':') < 0 || from > 0 && line[from-1] != ' ') {
-			return errors.New("a table whose column of addresses is not where its name is")
-		}
-		starts[i], ends[i] = from, to
-		was = max(was, to-from) // addresses are ASCII, or the width is too large and the cell fails the test above
-		switch {
-		case i == 0:
-			is = max(is, to-from)
-		case to > from:
+		if cell := line[starts[i]:ends[i]]; isAddress(cell) {
 			is = max(is, len(t.address))
+		} else {
+			is = max(is, len(cell))
 		}
 	}
 	for i, line := range lines {
 		cell := line[starts[i]:ends[i]]
-		if i > 0 && len(cell) > 0 {
+		if isAddress(cell) {
 			cell = []byte(t.address)
 		}
-		end := min(len(line), starts[i]+was)
-		if len(bytes.TrimLeft(line[ends[i]:end], " ")) > 0 {
-			return errors.New("a table whose column of addresses holds something else")
-		}
-		rest := line[end:]
+		rest := line[min(len(line), starts[i]+was):]
 		next := slices.Concat(line[:starts[i]], cell)
 		if len(rest) > 0 {
 			next = append(next, bytes.Repeat([]byte{' '}, is-len(cell))...)
@@ -299,6 +306,72 @@ func (t *nodeReply) column(lines [][]byte, place int) error {
 		lines[i] = append(next, rest...)
 	}
 	return nil
+}
+
+// isAddress reports whether a cell is an HTTP address as `_cat/nodes` shows it (NetworkAddress.format).
+func isAddress(cell []byte) bool {
+	_, err := netip.ParseAddrPort(string(cell))
+	return err == nil
+}
+
+// cellsAt finds the cells of a column, and its width, by the place where it begins. Below the name stands an address; or nothing or
+// "-" for a node that told none, and then the whole line has none. The width is 0 when the cells are not there.
+func (t *nodeReply) cellsAt(lines [][]byte, place int) (starts, ends []int, width int) {
+	for i, line := range lines {
+		from := offsetOf(line, place)
+		to := from
+		for to < len(line) && line[to] != ' ' {
+			to++
+		}
+		if t.isRow(i) && (to > from && from > 0 && line[from-1] != ' ' || !isCell(line, line[from:to])) {
+			return nil, nil, 0
+		}
+		starts, ends = append(starts, from), append(ends, to)
+	}
+	return starts, ends, columnWidth(lines, starts, ends)
+}
+
+// columnWidth gives the width of a column, all ASCII, with blanks behind its cells; 0 if something else stands there.
+func columnWidth(lines [][]byte, starts, ends []int) (width int) {
+	for i := range lines {
+		width = max(width, ends[i]-starts[i])
+	}
+	for i, line := range lines {
+		if len(bytes.TrimLeft(line[ends[i]:min(len(line), starts[i]+width)], " ")) > 0 {
+			return 0
+		}
+	}
+	return width
+}
+
+// cellsInOrder finds the cells of the n-th column where each cell of the table is one word. It is for tables that don't stand
+// straight: the server pads cells that are more than 127 shorter than their column wrongly, such as the name of the
+// column of names beside a long name (RestTable.pad counts in a byte).
+func (t *nodeReply) cellsInOrder(lines [][]byte, n int) (starts, ends []int, width int) {
+	words := len(bytes.Fields(lines[0]))
+	for i, line := range lines {
+		from, to := nextWord(line, 0)
+		for range n {
+			from, to = nextWord(line, to)
+		}
+		last := i == len(lines)-1 && len(line) == 0 // after the last newline
+		if t.isRow(i) && !last && (len(bytes.Fields(line)) != words || !isCell(line, line[from:to])) {
+			return nil, nil, 0
+		}
+		starts, ends = append(starts, from), append(ends, to)
+	}
+	return starts, ends, columnWidth(lines, starts, ends)
+}
+
+// isRow reports whether the i-th line of a table tells about a node.
+func (t *nodeReply) isRow(i int) bool { return i > 0 || !t.header }
+
+// isCell reports whether a part of a line can be its cell in the column of addresses.
+func isCell(line, cell []byte) bool {
+	if len(cell) > 0 && string(cell) != "-" {
+		return isAddress(cell)
+	}
+	return !slices.ContainsFunc(bytes.Fields(line), isAddress)
 }
 
 // offsetOf gives where in line the n-th UTF-16 unit begins; the end of a shorter line.
