@@ -171,14 +171,24 @@ func (j *job) others(v *treeValue, kind string, read ...string) error {
 	return j.all.members(v, slices.Concat(jobMembers[kind], read)...)
 }
 
-// writes refuses a place that rules protect, unless whole documents are copied there from places under the same rules.
-func (j *job) writes(dest string, sources []string, copies bool) error {
+// writes refuses a place that rules protect, unless whole documents are copied there from places under the same rules, or what is made
+// there has names of its own: made, which is nil where they are not known.
+func (j *job) writes(dest string, sources []string, copies bool, made []string) error {
 	if dest == "" {
 		return nil
 	}
 	to, err := j.r.place(j.r.ctx, dest)
 	if err != nil || to.t == nil {
 		return err
+	}
+	if !copies && made != nil {
+		g := newGuard(to.t.rules, nil)
+		for _, name := range made {
+			if f := g.named([]byte(name), andAbove); f != nil {
+				return refuse(400, "esproxy_unsealed_source", "what this makes at ["+f.Path+"] in the target ["+dest+"], where rule ["+f.Rule.Name+"] protects it, would not be sealed; give it another name, or write to an index that no rule names")
+			}
+		}
+		return nil
 	}
 	if !copies || len(sources) == 0 {
 		return refuse(400, "esproxy_unsealed_source", "the target ["+dest+"] is under rule ["+to.t.rules[0].Name+"], and what this would write there is not sealed; write to an index that no rule names")
@@ -223,12 +233,21 @@ func (j *job) transform() error {
 		}
 	}
 	copies := j.root.member("latest") != nil
+	var made []string
+	if pivot != nil {
+		made = []string{}
+		for _, name := range [...]string{"group_by", "aggregations", "aggs"} {
+			for _, one := range orNull(pivot.member(name)).kids {
+				made = append(made, string(one.name))
+			}
+		}
+	}
 	names := j.names(dest.member("index"))
 	for _, alias := range orNull(dest.member("aliases")).kids {
 		names = append(names, j.names(alias.member("alias"))...)
 	}
 	for _, name := range names {
-		if err := j.writes(name, indices, copies); err != nil {
+		if err := j.writes(name, indices, copies, made); err != nil {
 			return err
 		}
 	}
@@ -254,8 +273,22 @@ func (j *job) enrich() error {
 	return j.others(j.root, "enrich", kinds...)
 }
 
+// rollup reads the job of a rollup, which makes fields below the names of those that it reads: "price.max.value".
 func (j *job) rollup(dest string, read ...string) error {
-	if err := j.writes(dest, nil, false); err != nil {
+	made := []string{}
+	var fields func(v *treeValue)
+	fields = func(v *treeValue) {
+		for i := range v.kids {
+			if name := string(v.kids[i].name); name == "field" || name == "fields" {
+				made = append(made, j.names(&v.kids[i])...)
+			} else {
+				fields(&v.kids[i])
+			}
+		}
+	}
+	fields(orNull(j.root.member("groups")))
+	fields(orNull(j.root.member("metrics")))
+	if err := j.writes(dest, nil, false, made); err != nil {
 		return err
 	}
 	return j.others(j.root, "rollup", read...)
@@ -299,7 +332,7 @@ func (j *job) analytics(v *treeValue) error {
 		return err
 	}
 	for _, name := range j.names(v.member("dest").member("index")) {
-		if err := j.writes(name, indices, true); err != nil {
+		if err := j.writes(name, indices, true, nil); err != nil {
 			return err
 		}
 	}
@@ -431,7 +464,7 @@ func (j *job) indexAction(action *treeValue) error {
 		if strings.Contains(name, "{{") {
 			return refuse(400, "esproxy_unsealed_source", "the target of the action [index] is built while the watch runs and may be a protected index; name it")
 		}
-		if err := j.writes(name, nil, false); err != nil {
+		if err := j.writes(name, nil, false, nil); err != nil {
 			return err
 		}
 	}

@@ -46,6 +46,8 @@ func TestJobsPass(t *testing.T) {
 	for _, c := range [][3]string{
 		{"PUT /_transform/t", `{"source":{"index":"user","query":{"term":{"username":"ana"}}},"dest":{"index":"plain"},"pivot":{"group_by":{"u":{"terms":{"field":"username"}}},"aggregations":{"n":{"value_count":{"field":"card"}}}},"description":"card","frequency":"1m"}`},
 		{"PUT /_transform/t", `{"source":{"index":"user"},"dest":{"index":"user-copy"},"latest":{"unique_key":["username"],"sort":"ts"}}`},
+		{"PUT /_transform/t", `{"source":{"index":"plain"},"dest":{"index":"user-sums"},"pivot":{"group_by":{"u":{"terms":{"field":"username"}}},"aggs":{"cards":{"max":{"field":"n"}}}}}`},
+		{"PUT /_rollup/job/j", `{"index_pattern":"plain","rollup_index":"user","groups":{"terms":{"fields":["city"]}},"metrics":[{"field":"n","metrics":["max"]}]}`},
 		{"POST /_transform/_preview", `{"source":{"index":["plain"]},"pivot":{"group_by":{"card":{"terms":{"field":"kind"}}}}}`},
 		{"POST /_transform/t/_update", `{"description":"x","sync":{"time":{"field":"ts","delay":"60s"}}}`},
 		{"PUT /_enrich/policy/p", `{"match":{"indices":"user","match_field":"username","enrich_fields":["card","city"],"query":{"term":{"city":"x"}}}}`},
@@ -103,7 +105,8 @@ func TestJobsRefused(t *testing.T) {
 		{"PUT /_transform/t", `{"\u0063ard":"4111"}`, query},
 		{"PUT /_transform/t", `{"a":1,"a":2}`, body},
 		{"PUT /_enrich/policy/p", `{"match":{"indices":"user","match_field":"a","enrich_fields":["b"],"query":{"term":{"card":"4111"}}}}`, query},
-		{"PUT /_rollup/job/j", `{"index_pattern":"plain","rollup_index":"user"}`, target},
+		{"PUT /_rollup/job/j", `{"index_pattern":"plain","rollup_index":"user","groups":{"terms":{"fields":["city","card"]}}}`, target},
+		{"PUT /_rollup/job/j", `{"index_pattern":"plain","rollup_index":"user","metrics":[{"field":"pay","metrics":["max"]}]}`, target},
 		{"PUT /_ml/anomaly_detectors/j", `{"datafeed_config":{"indices":["user"],"query":{"term":{"card":"4111"}}}}`, query},
 		{"POST /_ml/datafeeds/_preview", `{"datafeed_config":{"indices":["user"],"script_fields":{"x":{"script":{"source":"doc['card'].value == params.v","params":{"v":"4111"}}}}}}`, query},
 		{"PUT /_ml/data_frame/analytics/a", `{"source":{"index":"plain"},"dest":{"index":"user"},"analysis":{}}`, target},

@@ -51,9 +51,19 @@ func (r *request) simulated(c *controlPass, root *treeValue) error {
 					break
 				}
 			}
-		case "component_template_substitutions", "index_template_substitutions", "mapping_addition":
-			// Nothing is made of them, so that mappings that would be refused elsewhere do no harm here; constants would.
+		// Nothing is made of these, so that mappings that would be refused elsewhere do no harm here; constants would.
+		case "mapping_addition":
 			err = c.substituted(m)
+		case "component_template_substitutions", "index_template_substitutions":
+			for k := range m.kids {
+				if err = c.substituted(orNull(m.kids[k].member("template").member("mappings"))); err != nil {
+					break
+				}
+				if f := c.documentNames(&m.kids[k], ""); f != nil {
+					err = guardFault(f, "a template")
+					break
+				}
+			}
 		default:
 			err = c.unknownMember(m)
 		}
@@ -64,27 +74,12 @@ func (r *request) simulated(c *controlPass, root *treeValue) error {
 	return nil
 }
 
-// substituted reads templates and mappings that are only tried out, and looks for values in them.
-func (c *controlPass) substituted(v *treeValue) error {
-	for i := range orNull(v).kids {
-		m := &v.kids[i]
-		if f := c.named(m.name, atOrBelow); f != nil && m.member("null_value") != nil && !m.member("null_value").isNull() {
-			return mappingConflict(f, "this mapping gives it a plain value (null_value)")
-		}
-		if string(m.name) == "script" {
-			if err := c.script(m, nil); err != nil {
-				return err
-			}
-		}
-		if !m.isScalar() {
-			if err := c.substituted(m); err != nil {
-				return err
-			}
-		} else if f := c.named(m.name, atOrBelow); f != nil && !m.isNull() {
-			return guardFault(f, "a template or mapping")
-		}
+// substituted reads a mapping that is only tried out, and looks for values in it.
+func (c *controlPass) substituted(mapping *treeValue) error {
+	if f := c.documentNames(mapping, ""); f != nil {
+		return guardFault(f, "a mapping")
 	}
-	return nil
+	return c.plainValues(mapping)
 }
 
 // simulatedDocument plans the sealing of one {"_index": …, "_source": …}.

@@ -14,6 +14,7 @@ func TestSimulateSeals(t *testing.T) {
 		{"POST /_ingest/user/_simulate", `{"docs":[{"_source":{"username":"ana","card":"4111"}}],"pipeline_substitutions":{"p":{"processors":[]}}}`, `"card":"` + token + `"`},
 		{"POST /_ingest/user/_simulate", `{"docs":[{"_index":"plain","_source":{"username":"ana","card":"4111"}}]}`, `"card":"4111"`},
 		{"POST /_ingest/plain/_simulate", `{"docs":[{"_source":{"card":"4111"}}],"mapping_addition":{"properties":{"card":{"type":"keyword"}}}}`, `"card":"4111"`},
+		{"POST /_ingest/_simulate", `{"docs":[],"mapping_addition":{"properties":{"card":{"type":"keyword"}}},"index_template_substitutions":{"t":{"index_patterns":["user"],"template":{"mappings":{"properties":{"card":{"type":"keyword"}}}}}}}`, `"mapping_addition"`},
 		{"POST /_ingest/pipeline/_simulate", `{"docs":[{"_index":"user","_source":{"username":"ana","card":"` + token + `"}}]}`, `"card":"` + token + `"`},
 	} {
 		up, fault := carry(t, e, c[0], jsonType, c[1], &fakeCaller{})
