@@ -116,7 +116,7 @@ func TestDefaults(t *testing.T) {
 	want := &settings{
 		ElasticsearchURL: []string{"http://127.0.0.1:9200"}, Listen: "127.0.0.1:9280", AdminListen: "127.0.0.1:9281", Fields: "config/fields.yaml",
 		LogLevel: "info", LogFormat: "text", Memory: 64 << 20, MaxDocument: 16 << 20, MaxHit: 16 << 20, DrainTimeout: 30 * time.Second,
-		ReloadInterval: 10 * time.Second, URL: "http://127.0.0.1:9280",
+		ReloadInterval: 10 * time.Second, Discovery: "rewrite", URL: "http://127.0.0.1:9280",
 	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got %+v", s)

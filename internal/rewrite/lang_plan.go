@@ -35,7 +35,8 @@ func (r *request) checkLanguage(q *query, lang language, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if b.elsewhere || b.text == nil {
+	// A text that reads nothing (ROW) is under no index, and still could be a value with its name.
+	if b.elsewhere || b.text == nil || len(b.text.sources) == 0 {
 		rules = r.anyRules()
 	}
 	if q.opening != nil && b.text != nil && !b.text.unsure && !b.elsewhere {

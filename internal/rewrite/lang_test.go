@@ -263,3 +263,15 @@ func TestLanguageBounds(t *testing.T) {
 		t.Errorf("too many words: %v", err)
 	}
 }
+
+// TestTextWithoutSource refuses a value under a protected name in a text that reads no index.
+func TestTextWithoutSource(t *testing.T) {
+	e, _ := planEngine(t)
+	for text, refused := range map[string]bool{`ROW card = \"4111\"`: true, `ROW pay.iban = \"4111\", a = 1`: true, `ROW a = 1, b = \"card\"`: false, `SHOW INFO`: false} {
+		for _, path := range []string{"/_query", "/_query/async"} {
+			if _, fault := carry(t, e, "POST "+path, jsonType, `{"query":"`+text+`"}`, &fakeCaller{}); (fault != nil) != refused {
+				t.Errorf("%s %s: %v", path, text, fault)
+			}
+		}
+	}
+}
