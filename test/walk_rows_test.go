@@ -57,6 +57,10 @@ func (r row) path(target string) string {
 			continue
 		}
 		name := strings.Trim(s, "{}")
+		if r.api == "esql.put_view" { // its name must be one of the rule's
+			segs[i] = "$Puser-view"
+			continue
+		}
 		if segs[i-1] == "_data_stream" || segs[i-1] == "_migrate" || name == "alias" && i == 1 {
 			name = "index"
 		}

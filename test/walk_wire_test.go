@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 // visit is one request of a walk.
@@ -49,7 +50,10 @@ func (w *wire) close() {
 
 // send makes the visit. A connection that the proxy has closed after its last reply is opened anew.
 func (w *wire) send(v *visit) answer {
-	body := strings.ReplaceAll(v.body, "$P", w.prefix)
+	body := v.body
+	if utf8.ValidString(body) { // packed bodies have the prefix already, and could hold these two bytes by chance
+		body = strings.ReplaceAll(body, "$P", w.prefix)
+	}
 	var head strings.Builder
 	fmt.Fprintf(&head, "%s %s HTTP/1.1\r\nHost: proxy\r\n", v.row.method, strings.ReplaceAll(v.path, "$P", w.prefix))
 	for _, h := range v.header {
