@@ -12,6 +12,9 @@ import (
 	"github.com/esproxy/esproxy/internal/policy"
 )
 
+// maxRename is how long the expression and the replacement for names may be, in bytes; a name has at most 255.
+const maxRename = 1024
+
 // maxSnapshot is the longest list of a snapshot's indices that is read, in bytes.
 const maxSnapshot = 4 << 20
 
@@ -54,7 +57,7 @@ func (j *job) restore() error {
 		}
 	default:
 		re, err := regexp.Compile(text("rename_pattern"))
-		if err != nil {
+		if err != nil || len(text("rename_pattern")) > maxRename || len(text("rename_replacement")) > maxRename {
 			return refuse(400, "esproxy_bad_request", "the [rename_pattern] cannot be read here; write a plainer regular expression")
 		}
 		old, err := j.snapshotted()
