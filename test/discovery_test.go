@@ -149,7 +149,17 @@ func TestDiscoveryJSON(t *testing.T) {
 						if coding != "" {
 							header.Set("Accept-Encoding", coding)
 						}
+						before := s.rec.count()
 						a := s.send(request{method: "GET", path: path, header: header, grant: grant})
+						n := 0
+						for _, r := range s.rec.since(before) { // the proxy asks questions of its own after its start
+							if r.target == path {
+								n++
+							}
+						}
+						if n != 1 {
+							t.Errorf("%s: sent %d times", path, n)
+						}
 						from := p.reply()
 						sent, got := unpacked(t, from.Header, from.Body), unpacked(t, a.header, a.body)
 						if real && (from.Status != 200 || sent == swapped(sent, address) || !strings.Contains(sent, own)) {

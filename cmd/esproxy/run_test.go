@@ -165,6 +165,8 @@ func TestStartErrors(t *testing.T) {
 		"a bad format":                 {map[string]string{"ESPROXY_LOG_FORMAT": "canary"}, []string{"ESPROXY_LOG_FORMAT", "text or json"}},
 		"a bad suite":                  {map[string]string{"ESPROXY_SUITE": "rot13"}, []string{"ESPROXY_SUITE"}},
 		"a bad key id":                 {map[string]string{"ESPROXY_COMPROMISED_KEYS": "xyz"}, []string{"ESPROXY_COMPROMISED_KEYS"}},
+		"a bad discovery":              {map[string]string{"ESPROXY_DISCOVERY": "canary"}, []string{"ESPROXY_DISCOVERY", "rewrite or pass"}},
+		"a bad publish address":        {map[string]string{"ESPROXY_PUBLISH_ADDRESS": "canary.example"}, []string{"ESPROXY_PUBLISH_ADDRESS", "host:port"}},
 		"no audit file":                {map[string]string{"ESPROXY_AUDIT_FILE": t.TempDir()}, []string{"ESPROXY_AUDIT_FILE"}},
 	} {
 		t.Run(name, func(t *testing.T) {
