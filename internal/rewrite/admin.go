@@ -139,7 +139,7 @@ func (r *request) roleAliases(body []byte) error {
 			if err != nil {
 				return err
 			}
-			if err := newGuard(rules, body).roleQuery(q); err != nil {
+			if err := r.newGuard(rules, body).roleQuery(q); err != nil {
 				return err
 			}
 		}

@@ -297,8 +297,11 @@ func (c *controlPass) pipelineScript(p *treeValue) error {
 		text = c.text(source)
 	} else if id := p.member("id"); id.isScalar() && c.scripts != nil {
 		script, err := c.scripts(string(c.text(id)))
-		if err != nil || script == nil {
+		if err != nil {
 			return err
+		}
+		if script == nil {
+			return pipelineFault("script", "names a stored script that is not there, so it cannot be checked; store it first")
 		}
 		text = script.source
 	} else {

@@ -16,7 +16,9 @@ func (c *controlPass) roles(v *treeValue) error {
 				rules = append(rules, r)
 			}
 		}
-		if err := newGuard(rules, c.body).roleQuery(q); err != nil {
+		g := newGuard(rules, c.body)
+		g.scripts = c.scripts
+		if err := g.roleQuery(q); err != nil {
 			return err
 		}
 	}
@@ -44,17 +46,16 @@ func (g *guard) roleQuery(q *treeValue) error {
 	if template == nil {
 		return g.query(q)
 	}
-	if source := template.member("source"); source.isObject() {
-		return g.query(source)
-	}
 	if source := scriptSource(template); source != nil {
-		return g.roleTemplate(g.text(source))
+		if err := g.roleTemplate(g.text(source)); err != nil {
+			return err
+		}
 	}
-	return nil
+	return g.template(template, map[string]any{"_user": map[string]any{"username": "1", "full_name": "1", "email": "1", "roles": []any{"1"}, "metadata": map[string]any{}}})
 }
 
 func (g *guard) roleTemplate(text []byte) error {
-	words := lexScript(text)
+	words := lexScript(unescapedUnits(text))
 	for _, f := range g.fields {
 		if mentions(words, f) {
 			return guardFault(f, "the query template of a role")

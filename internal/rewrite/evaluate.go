@@ -138,7 +138,7 @@ func (r *request) rated(rules []*policy.Rule, body []byte, root *treeValue) erro
 		}
 	}
 	for _, text := range templates {
-		if err := r.storedTemplate(rules, text); err != nil {
+		if err := g.storedTemplate(text); err != nil {
 			return err
 		}
 	}
@@ -264,7 +264,7 @@ func (r *request) putApplication(body []byte, root *treeValue) ([]byte, error) {
 	if err != nil || text == nil {
 		return body, err
 	}
-	if err := r.storedTemplate(in.named, text); err != nil {
+	if err := g.storedTemplate(text); err != nil {
 		return nil, err
 	}
 	// With the parameters that it is stored with it may already be a search; others may have to come first.

@@ -505,22 +505,8 @@ func (g *guard) suggester(v *treeValue) error {
 	for i := range v.kids {
 		m := &v.kids[i]
 		if string(m.name) == "collate" {
-			// The query is a template in a string; the suggestion is filled into it.
-			if source := m.member("query"); source.isObject() {
-				if err := g.script(source, nil); err != nil {
-					return err
-				}
-				if source = source.member("source"); source.isObject() {
-					if err := g.query(source); err != nil {
-						return err
-					}
-				} else if source != nil {
-					for _, f := range g.fields {
-						if mentions(lexScript(g.text(source)), f) {
-							return guardFault(f, "the part [collate]")
-						}
-					}
-				}
+			if err := g.collate(m); err != nil {
+				return err
 			}
 			continue
 		}
@@ -531,6 +517,31 @@ func (g *guard) suggester(v *treeValue) error {
 		}
 	}
 	return nil
+}
+
+// collate reads a template for queries, into which a suggestion is filled; its params stand beside it.
+func (g *guard) collate(m *treeValue) error {
+	query := m.member("query")
+	if query == nil {
+		return nil
+	}
+	// As one object, so that a template finds its params: those of collate count.
+	script := treeValue{kind: '{'}
+	if query.isObject() {
+		for _, kid := range query.kids {
+			if string(kid.name) != "params" || m.member("params") == nil {
+				script.kids = append(script.kids, kid)
+			}
+		}
+	} else {
+		source := *query
+		source.name = []byte("source")
+		script.kids = append(script.kids, source)
+	}
+	if params := m.member("params"); params != nil {
+		script.kids = append(script.kids, *params)
+	}
+	return g.template(&script, map[string]any{"suggestion": "1"})
 }
 
 // runtime reads runtime_mappings. A runtime field of the name of a protected field, of what is above or below it or of a

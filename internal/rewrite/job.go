@@ -393,7 +393,9 @@ func (j *job) change(v *treeValue) error {
 			return err
 		}
 		if template := request.member("template"); template != nil && len(rules) > 0 {
-			return refuse(400, "esproxy_protected_query", "the search of a watch over protected indices is a template, whose text is not known here; write the search itself as [body]")
+			if err := j.r.newGuard(rules, j.body).template(template, map[string]any{}); err != nil {
+				return err
+			}
 		}
 		if body != nil && len(rules) > 0 {
 			g := j.r.newGuard(rules, j.body)

@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
@@ -89,7 +90,7 @@ func (r *request) templated(rules []*policy.Rule, body []byte, id string) (query
 		if text, err = inlineTemplate(source, body); err != nil {
 			return info, err
 		}
-		if err := r.storedTemplate(rules, text); err != nil {
+		if err := g.storedTemplate(text); err != nil {
 			return info, err
 		}
 	default:
@@ -113,7 +114,7 @@ func (r *request) templated(rules []*policy.Rule, body []byte, id string) (query
 // guardRendered judges what a template became.
 func (r *request) guardRendered(rules []*policy.Rule, rendered []byte) (queryInfo, error) {
 	if err := strictJSON(rendered); err != nil {
-		return queryInfo{}, templateFault(badTemplate("with these parameters it is not JSON that can be read in one way only"))
+		return queryInfo{}, errNoJSON()
 	}
 	return r.guardQuery(rules, rendered)
 }
@@ -163,7 +164,7 @@ func renderText(t *templateText, values map[string]any) ([]byte, error) {
 // storedTemplate judges the text of a template without its parameters: what stands in it goes up, whether a rendering shows it or not.
 // Every combination of sections that are there and that are not is tried, up to a bound; what is in none that is JSON
 // must not name a protected field.
-func (r *request) storedTemplate(rules []*policy.Rule, t *templateText) error {
+func (g *guard) storedTemplate(t *templateText) error {
 	parts, err := parseMustache(t.source)
 	if err != nil {
 		return templateFault(err)
@@ -177,31 +178,92 @@ func (r *request) storedTemplate(rules []*policy.Rule, t *templateText) error {
 		if strictJSON(o.out) != nil {
 			continue
 		}
-		if _, err := r.guardQuery(rules, o.out); err != nil {
+		if _, err := g.within(o.out).searchBody(); err != nil {
 			return err
 		}
 		for _, p := range o.used {
 			seen[p] = true
 		}
 	}
-	return unseenText(parts, seen, rules)
+	return g.unseenText(parts, seen)
+}
+
+// within gives a guard for another body under the same rules.
+func (g *guard) within(body []byte) *guard {
+	return &guard{body: body, fields: g.fields, rules: g.rules, info: &queryInfo{}, scripts: g.scripts}
+}
+
+// template judges a template inside of a body: its text, inline or stored, and what it becomes with its params and with what the
+// server adds. Without params there is nothing new in a stored one.
+func (g *guard) template(script *treeValue, added map[string]any) error {
+	source := script
+	if script.isObject() {
+		if source = script.member("source"); source == nil {
+			source = script.member("inline")
+		}
+	}
+	params := script.member("params")
+	if f := g.documentNames(params, ""); f != nil {
+		return guardFault(f, "a parameter of a template")
+	}
+	some := params.isObject() && len(params.kids) > 0
+	var text *templateText
+	var err error
+	if id := script.member("id"); source == nil {
+		if !some || !id.isScalar() {
+			return nil
+		}
+		if g.scripts == nil {
+			return templateFault(badTemplate("a stored one with params cannot be read at this place"))
+		}
+		if text, err = g.scripts(string(g.text(id))); err != nil {
+			return err
+		}
+		if text == nil { // it may be stored later, when the params are there already
+			return templateFault(badTemplate("the stored one of that id is not there; store it first"))
+		}
+	} else {
+		if text, err = inlineTemplate(source, g.body); err != nil {
+			return err
+		}
+		if err := g.storedTemplate(text); err != nil || !some {
+			return err
+		}
+	}
+	values, err := templateParams(params, g.body)
+	if err != nil {
+		return templateFault(err)
+	}
+	all := maps.Clone(added)
+	maps.Copy(all, values.(map[string]any))
+	rendered, err := renderText(text, all)
+	if err != nil {
+		return err
+	}
+	if strictJSON(rendered) != nil {
+		return errNoJSON()
+	}
+	_, err = g.within(rendered).searchBody()
+	return err
+}
+
+func errNoJSON() error {
+	return templateFault(badTemplate("with these parameters it is not JSON that can be read in one way only"))
 }
 
 // unseenText refuses a text that no outline showed in JSON and that names a protected field.
-func unseenText(parts []mustachePart, seen map[*mustachePart]bool, rules []*policy.Rule) error {
+func (g *guard) unseenText(parts []mustachePart, seen map[*mustachePart]bool) error {
 	for i := range parts {
 		p := &parts[i]
 		if p.kind == mustacheText && !seen[p] {
 			text := unescapedUnits([]byte(p.text))
-			for _, rule := range rules {
-				for _, f := range rule.Fields {
-					if hasWord(text, f.Path) {
-						return templateFault(badTemplate("a part of it that names [" + f.Path + "], which rule [" + f.Rule.Name + "] protects, is no JSON before the parameters are filled in"))
-					}
+			for _, f := range g.fields {
+				if hasWord(text, f.Path) {
+					return templateFault(badTemplate("a part of it that names [" + f.Path + "], which rule [" + f.Rule.Name + "] protects, is no JSON before the parameters are filled in"))
 				}
 			}
 		}
-		if err := unseenText(p.kids, seen, rules); err != nil {
+		if err := g.unseenText(p.kids, seen); err != nil {
 			return err
 		}
 	}
@@ -315,6 +377,6 @@ func (r *request) stored() (Transform, error) {
 		if err != nil {
 			return nil, err
 		}
-		return body, r.storedTemplate(r.everything().named, text)
+		return body, r.newGuard(r.everything().named, body).storedTemplate(text)
 	})
 }

@@ -131,6 +131,9 @@ func TestStoredScriptsInSearches(t *testing.T) {
 		{"POST /user/_search", search(`{"source":"1","params":{"pay":{"iban":"4111"}}}`), "esproxy_protected_query"},
 		{"PUT /_ingest/pipeline/p", `{"processors":[{"script":{"id":"painless","params":{"factor":2}}}]}`, ""},
 		{"PUT /_ingest/pipeline/p", `{"processors":[{"script":{"id":"reads","params":{"v":"4111"}}}]}`, "esproxy_pipeline_refused"},
+		{"PUT /_ingest/pipeline/p", `{"processors":[{"script":{"id":"not there","params":{"v":"4111"}}}]}`, "esproxy_pipeline_refused"},
+		{"PUT /_watcher/watch/w", `{"input":{"search":{"request":{"indices":["user"],"template":{"id":"field","params":{"f":"title","q":"{{ctx.payload.q}}"}}}}}}`, ""},
+		{"PUT /_watcher/watch/w", `{"input":{"search":{"request":{"indices":["user"],"template":{"id":"field","params":{"f":"card","q":"4111"}}}}}}`, "esproxy_protected_query"},
 	} {
 		up, fault := carry(t, e, c.line, jsonType, c.body, templateCaller())
 		if c.refused == "" && (fault != nil || up != c.body) || c.refused != "" && (fault == nil || fault.Type != c.refused) {
@@ -142,4 +145,37 @@ func TestStoredScriptsInSearches(t *testing.T) {
 	if _, fault := carry(t, e, "POST /user/_search", jsonType, search(`{"id":"painless","params":{"factor":2}}`), caller); fault == nil || fault.Type != "esproxy_lookup_failed" {
 		t.Errorf("a script that cannot be read: %v", fault)
 	}
+}
+
+// Templates inside of other bodies: those of phrase suggesters and of roles.
+func TestTemplatesInside(t *testing.T) {
+	e, _ := planEngine(t)
+	collate := func(members string) string {
+		return `{"suggest":{"text":"4111","s":{"phrase":{"field":"title","collate":{` + members + `,"prune":true}}}}}`
+	}
+	role := func(template string) string {
+		return `{"indices":[{"names":["user"],"privileges":["read"],"query":{"template":` + template + `}}]}`
+	}
+	const search, put = "POST /user/_search", "PUT /_security/role/r"
+	judgeAll(t, e, templateCaller, []judged{
+		{search, collate(`"query":{"source":{"match":{"{{field_name}}":"{{suggestion}}"}}},"params":{"field_name":"title"}`), "", ""},
+		{search, collate(`"query":{"source":"{\"match\":{\"{{f}}\":\"{{suggestion}}\"}}"},"params":{"f":"title","other":"4111"}`), "", ""},
+		{search, collate(`"query":"{\"match\":{\"title\":\"{{suggestion}}\"}}"`), "", ""},
+		{search, collate(`"query":{"source":{"match":{"{{f}}":"{{v}}"}}},"params":{"f":"card","v":"4111"}`), "esproxy_protected_query", ""},
+		{search, collate(`"query":{"source":{"match":{"{{f}}":"{{v}}"}},"params":{"f":"card","v":"4111"}}`), "esproxy_protected_query", ""},
+		{search, collate(`"query":"{\"match\":{\"{{f}}\":\"{{v}}\"}}","params":{"f":"card","v":"4111"}`), "esproxy_protected_query", ""},
+		{search, collate(`"query":"{\"match\":{\"\\u0063ard\":\"4111\"}}"`), "esproxy_protected_query", ""},
+		{search, collate(`"query":{"id":"field"},"params":{"f":"card","q":"4111"}`), "esproxy_protected_query", ""},
+		{search, collate(`"query":{"id":"field"},"params":{"f":"title","q":"4111"}`), "", ""},
+		{search, collate(`"query":{"source":{"match":{"title":"x"}}},"params":{"card":"4111"}`), "esproxy_protected_query", ""},
+		{put, role(`{"source":"{\"term\":{\"owner\":\"{{_user.username}}\"}}"}`), "", ""},
+		{put, role(`{"source":"{\"terms\":{\"group\":{{#toJson}}_user.roles{{/toJson}}}}","params":{"x":"4111"}}`), "", ""},
+		{put, role(`{"source":{"term":{"owner":"{{_user.metadata.id}}"}}}`), "", ""},
+		{put, role(`{"id":"field"}`), "", ""},
+		{put, role(`{"source":{"term":{"card":"4111"}}}`), "esproxy_protected_query", ""},
+		{put, role(`{"source":"{\"term\":{\"\\u0063ard\":\"4111\"}}"}`), "esproxy_protected_query", ""},
+		{put, role(`{"source":"{\"term\":{\"{{f}}\":\"{{v}}\"}}","params":{"f":"card","v":"4111"}}`), "esproxy_protected_query", ""},
+		{put, role(`{"id":"field","params":{"f":"card","q":"4111"}}`), "esproxy_protected_query", ""},
+		{put, role(`{"source":"{{> p}}"}`), "esproxy_template_refused", ""},
+	})
 }

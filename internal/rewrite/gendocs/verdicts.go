@@ -56,7 +56,7 @@ var verdicts = []struct{ name, sentence, limits string }{
 	{"query", "Constants on protected fields are refused; the reply holds no documents and passes untouched.", ""},
 	{
 		"job", "Work that Elasticsearch does later or tries out: queries and scripts are guarded like those of a search, each with the rules of the indices it reads; a protected target is refused, unless whole documents are copied there from indices under the same rules.",
-		"what a job under another name builds of stored values; they are sealed when it reads them. A search of a watch that is a stored template is refused over protected indices.",
+		"what a job under another name builds of stored values; they are sealed when it reads them.",
 	},
 	{
 		"follow", "A follower under a rule must follow a leader whose name is under the same rule; an auto-follow pattern must not rename indices into a rule.",
