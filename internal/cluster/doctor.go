@@ -182,7 +182,7 @@ func (c *Cluster) examineIndex(ctx context.Context, x Examination, ir *IndexRepo
 		}
 		switch {
 		case state == rewrite.SentinelMissing && rule.Sentinel != policy.SentinelOff && !can:
-			ir.Problems = append(ir.Problems, "rule "+rule.Name+" wants a sentinel, which this cluster can't have")
+			ir.Problems = append(ir.Problems, "rule "+rule.Name+" wants a sentinel, which this cluster can't have; say sentinel: off in the rule, or use Elasticsearch with all its modules")
 		case state == rewrite.SentinelMissing && rule.Sentinel != policy.SentinelOff:
 			ir.Problems = append(ir.Problems, "the sentinel of rule "+rule.Name+" is missing; run esproxy setup --index "+ir.Index)
 		case state == rewrite.SentinelOff:
