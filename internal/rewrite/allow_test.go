@@ -82,6 +82,10 @@ func TestAllowHint(t *testing.T) {
 			t.Errorf("%s: %v", line, fault)
 			continue
 		}
+		known := strings.Contains(fault.Reason, "but not with method")
+		if want := line == "DELETE /_cluster/health"; known != want {
+			t.Errorf("%s: told as a path of the table: %t, want %t", line, known, want)
+		}
 		if _, hint, _ := strings.Cut(fault.Reason, "policy: "); hint != want {
 			t.Errorf("%s: hint %q, want %q", line, hint, want)
 		}

@@ -193,6 +193,12 @@ func findRoute(method, path string) (_ *matched, fault *Fault) {
 			}
 			return m, nil
 		}
+		if known && len(segs) > 0 && noIndex(segs[0]) { // then rows with an index in their path don't have it
+			next := routes.fixed[segs[0]]
+			if known = next != nil; known {
+				_, known = next.find(method, segs[1:])
+			}
+		}
 		return nil, unknownEndpoint(method, path, known)
 	}
 	m := &matched{route: r, values: make(map[string]string)}
@@ -235,12 +241,12 @@ func decodeSegment(seg string) (string, *Fault) {
 func unknownEndpoint(method, path string, known bool) *Fault {
 	reason := "this path is not in the proxy's table of Elasticsearch endpoints, so it is not known whether it carries protected values"
 	if known {
-		reason = "this path is known to the proxy, but not with method [" + method + "]; use a method that Elasticsearch documents for it"
+		reason = "this path is in the proxy's table of Elasticsearch endpoints, but not with method [" + method + "]; use a method that Elasticsearch documents for it"
 	}
 	if hint := allowHint(method, path); hint != "" {
-		reason += "; if it does not, an operator can let it pass unread by this line of the policy: " + hint
+		reason += "; where it carries no protected values, an operator can let it pass unread by this line of the policy: " + hint
 	} else if !known {
-		reason += "; send the request to Elasticsearch directly if it does not"
+		reason += "; where it carries no protected values, send it to Elasticsearch directly"
 	}
 	return &Fault{Status: 403, Type: unknownType, Reason: reason}
 }
