@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -298,7 +299,7 @@ func (r *request) allow(do, skip, no string) *esError {
 	known := append(append(commonParams[:len(commonParams):len(commonParams)], strings.Fields(do)...), strings.Fields(skip)...)
 	refused := strings.Fields(no)
 	var odd []string
-	for k := range r.params {
+	for _, k := range slices.Sorted(maps.Keys(r.params)) { // the same error for the same request
 		if slices.Contains(known, k) {
 			continue
 		}
