@@ -181,7 +181,7 @@ func play(t *testing.T, url string, ar *txtar.Archive) *txtar.Archive {
 		}
 		data := normalise(b)
 		if l := resp.Header.Get("Location"); l != "" {
-			data = append([]byte("Location: "+autoID.ReplaceAllString(l, "AUTOID")+"\n"), data...)
+			data = append([]byte("Location: "+autoID.ReplaceAllString(l, "/AUTOID$1")+"\n"), data...)
 		}
 		out.Files = append(out.Files, txtar.File{Name: fmt.Sprintf("<- %d %s", resp.StatusCode, resp.Header.Get("Content-Type")), Data: data})
 	}
@@ -189,7 +189,7 @@ func play(t *testing.T, url string, ar *txtar.Archive) *txtar.Archive {
 }
 
 var (
-	autoID  = regexp.MustCompile(`\b[A-Za-z0-9_][A-Za-z0-9_-]{19}\b`)
+	autoID  = regexp.MustCompile(`/[A-Za-z0-9_-]{20}(\?|$)`)
 	isAuto  = regexp.MustCompile(`^[A-Za-z0-9_-]{20}$`)
 	inUUID  = regexp.MustCompile(`/[A-Za-z0-9_-]{22}\]`)
 	docID   = regexp.MustCompile(`document with id '[A-Za-z0-9_-]{20}'`)
