@@ -272,6 +272,12 @@ func newServer(t *testing.T) string {
 	if u := realURL(); u != "" {
 		return u
 	}
+	return embedded(t)
+}
+
+// embedded gives the address of a new embedded node.
+func embedded(t *testing.T) string {
+	t.Helper()
 	node, err := devnode.New(devnode.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package test
 import (
 	"fmt"
 	"maps"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"runtime"
@@ -13,8 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-
-	"github.com/esproxy/esproxy/internal/devnode"
 )
 
 // walk is the state of a walk over the table.
@@ -52,13 +49,7 @@ var urls = []string{
 // With the race detector only every seventh visit with a protected value is made, always other ones in neighbouring rows; controls are all made.
 func TestWalk(t *testing.T) {
 	t.Parallel()
-	node, err := devnode.New(devnode.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(node)
-	t.Cleanup(func() { server.Close(); node.Close() })
-	s := start(t, config{server: server.URL, env: []string{"ESPROXY_LOG_LEVEL=info"}})
+	s := start(t, config{server: embedded(t), env: []string{"ESPROXY_LOG_LEVEL=info"}})
 	s.must(s.do("PUT", "/$Puser/_doc/kept?refresh=true", `{"username":"Ana","n":1}`), 201)
 	s.must(s.do("PUT", "/$Pfree/_doc/kept?refresh=true", `{"n":1}`), 201)
 	s.must(s.do("POST", "/_aliases", `{"actions":[{"add":{"index":"$Puser","alias":"$Palias"}}]}`), 200)
