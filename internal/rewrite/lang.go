@@ -62,6 +62,7 @@ type langText struct {
 	tokens  []langToken
 	params  langParams
 	made    map[string]operand // what the text makes of names
+	given   map[string]bool    // all names that the text gives to something
 	changed bool
 	depth   int
 	view    bool // the text is kept, and others read what it makes
@@ -189,6 +190,10 @@ func digitsIn(word string) (n int) {
 // set notes what a name is made of.
 func (t *langText) set(name string, o operand) error {
 	o.null = false
+	if t.given == nil {
+		t.given = map[string]bool{}
+	}
+	t.given[name] = true
 	if f := t.guard.named([]byte(name), andAbove); f != nil {
 		if o.constant != constNone {
 			return guardFault(f, "the query text")

@@ -15,6 +15,9 @@ func (t *langText) eql(i, end int) error {
 		if i == end {
 			return nil
 		}
+		if tok := &t.tokens[i]; !tok.is("head") && !tok.is("tail") && !tok.is("filter") && !tok.is("count") && !tok.is("unique") && !tok.is("unique_count") && !tok.is("sort") {
+			return errUnreadText
+		}
 		_, err := t.expressions(i+1, end)
 		return err
 	})
@@ -43,7 +46,14 @@ func (t *langText) events(i, end int) error {
 			}
 			i = next
 		case tok.is("with"):
-			i = t.find(i+1, end, "[", "by", "until", "!")
+			next := t.find(i+1, end, "[", "by", "until", "!")
+			for ; i < next; i++ {
+				if t.tokens[i].kind == tokString {
+					return errUnreadText
+				}
+			}
+		case tok.kind == tokString, tok.kind == tokNumber, tok.kind == tokParam:
+			return errUnreadText
 		default:
 			i++
 		}
@@ -54,7 +64,7 @@ func (t *langText) events(i, end int) error {
 // event reads "category where condition".
 func (t *langText) event(i, end int) error {
 	where := t.find(i, end, "where")
-	if where == end || where == i {
+	if where == end || where != i+1 {
 		return errUnreadText
 	}
 	category := t.tokens[i]

@@ -88,7 +88,7 @@ func (t *langText) command(i, end int) error {
 		}
 		return t.stats(i+1, end)
 	case "keep", "drop", "show", "limit", "sample", "mv_expand", "fuse", "insist":
-		return nil
+		return t.together(i, end)
 	case "sort":
 		_, err := t.expressions(i, end)
 		return err
@@ -113,7 +113,11 @@ func (t *langText) command(i, end int) error {
 			return t.deeper(i+1, end-1, t.pipeline)
 		}
 		return errUnreadText
-	case "dissect", "grok", "change_point", "completion", "rerank":
+	case "dissect", "grok":
+		if err := t.captures(i, end); err != nil {
+			return err
+		}
+	case "change_point", "completion", "rerank":
 	default:
 		t.unsure = true
 	}
@@ -153,9 +157,39 @@ func (t *langText) makes(i, end int) error {
 	return nil
 }
 
+// captures reads "name pattern, pattern" of DISSECT and GROK, whose columns are named in the patterns and hold parts of the first.
+func (t *langText) captures(i, end int) error {
+	if i == end {
+		return nil
+	}
+	o, _, err := t.atom(i, end)
+	if err != nil {
+		return err
+	}
+	for at := i; at < end; at++ {
+		if t.tokens[at].kind != tokString {
+			continue
+		}
+		text := t.tokens[at].text
+		for _, m := range append(grokCapture.FindAllStringSubmatch(text, -1), dissectCapture.FindAllStringSubmatch(text, -1)...) {
+			name, _, _ := strings.Cut(m[1], "/") // an order, as in %{+name/2}
+			if name = strings.Trim(name, "+*&?->"); len(m) > 2 && m[2] != "" {
+				name = m[2]
+			}
+			if err := t.set(name, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // from reads what a query reads: a list of patterns and of queries in brackets.
 func (t *langText) from(i, end int) error {
 	if m := t.find(i, end, "metadata", "options"); m < end {
+		if err := t.together(m, end); err != nil {
+			return err
+		}
 		end = m
 	}
 	return t.each(i, end, ",", func(i, end int) error {

@@ -39,12 +39,28 @@ func (r *request) checkLanguage(q *query, lang language, body []byte) error {
 	if b.elsewhere || b.text == nil || len(b.text.sources) == 0 {
 		rules = r.anyRules()
 	}
-	if q.opening != nil && b.text != nil && !b.text.unsure && !b.elsewhere {
+	if q.opening != nil && b.text != nil && !b.text.unsure && !b.elsewhere && !b.text.gives(rules) {
 		q.opening.tableRules = r.tableRules(b.text.sources)
 		q.opening.index = strings.Join(b.text.sources, ",")
 		q.opening.columnar = b.columnar
 	}
 	return b.check(rules)
+}
+
+// gives reports whether the text itself makes a column with the name of a subject or a protected field: what stands there is then
+// the caller's choice, and proves nothing of whose value it is.
+func (t *langText) gives(rules []*policy.Rule) bool {
+	for _, r := range rules {
+		if t.given[r.Subject] && r.Subject != "" {
+			return true
+		}
+		for _, f := range r.Fields {
+			if t.given[f.Path] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // languageBody is the body of a request in a query language.

@@ -275,3 +275,63 @@ func TestTextWithoutSource(t *testing.T) {
 		}
 	}
 }
+
+// TestTextGivesNames knows the names that a text makes itself: beside one that is called like the subject, or under the name of a
+// protected field, cells do not open.
+func TestTextGivesNames(t *testing.T) {
+	e, _ := planEngine(t)
+	rules := e.Policy.Rules[:1]
+	for _, c := range []struct {
+		lang  language
+		text  string
+		gives bool
+	}{
+		{langESQL, `FROM user | KEEP username, card | SORT username | LIMIT 10`, false},
+		{langESQL, `FROM user METADATA _id | WHERE username == "bob" | EVAL n = LENGTH(city) | STATS c = COUNT(*) BY username`, false},
+		{langESQL, `FROM user | RENAME card AS c`, false},
+		{langESQL, `FROM user | EVAL username = "bob"`, true},
+		{langESQL, `FROM user | RENAME note AS card`, true},
+		{langESQL, `FROM user | RENAME city AS username`, true},
+		{langESQL, `FROM user | STATS card = MAX(note) BY username`, true},
+		{langESQL, `FROM user | EVAL x = note | DISSECT x "%{card} %{y}"`, true},
+		{langESQL, `FROM user | DISSECT note "%{+card/2}"`, true},
+		{langESQL, `FROM user | GROK note "%{WORD:username}"`, true},
+		{langESQL, "FROM user | EVAL `pay.iban` = note", true},
+		{langSQL, `SELECT username, card FROM user WHERE city = 'x'`, false},
+		{langSQL, `SELECT note AS card, 'bob' AS username FROM user`, true},
+		{langSQL, `SELECT 'bob' username, card FROM user`, true},
+	} {
+		text, err := newLangText(c.lang, c.text, langParams{})
+		if err != nil || text.unsure {
+			t.Errorf("%s: unsure %v, %v", c.text, text.unsure, err)
+		} else if got := text.gives(rules); got != c.gives {
+			t.Errorf("%s: gives %v", c.text, got)
+		}
+	}
+}
+
+// TestTextLeavesNothingUnread refuses constants in places of a text that its grammar has no use for.
+func TestTextLeavesNothingUnread(t *testing.T) {
+	e, _ := planEngine(t)
+	for _, text := range []string{
+		`FROM user | EVAL x = \"4111\" | DISSECT x \"%{card}\"`, `FROM user | EVAL x = \"4111\" | GROK x \"%{WORD:card}\"`, `ROW x = \"4111\" | DISSECT x \"%{card->}\"`,
+		`FROM user METADATA card == \"4111\"`, `FROM user | KEEP card, \"4111\"`, `FROM user | DROP card == \"4111\"`, `FROM user | MV_EXPAND card \"4111\"`,
+	} {
+		if _, fault := carry(t, e, "POST /_query", jsonType, `{"query":"`+text+`"}`, &fakeCaller{}); fault == nil {
+			t.Errorf("%s passes", text)
+		}
+	}
+	for _, text := range []string{
+		`any card == \"4111\" where true`, `sequence card \"4111\" [any where true] [any where true]`, `sequence by username with card = \"4111\" [any where true] [any where true]`,
+		`any where true | card == \"4111\"`, `sequence card 41114111 [any where true] [any where true]`,
+	} {
+		if _, fault := carry(t, e, "POST /user/_eql/search", jsonType, `{"query":"`+text+`"}`, &fakeCaller{}); fault == nil {
+			t.Errorf("%s passes", text)
+		}
+	}
+	for _, text := range []string{`any where username == \"bob\" | head 5`, `sequence by username with maxspan=1m [any where true] [login where true] until [any where false] | tail 3`, `process where true | filter n > 3`} {
+		if _, fault := carry(t, e, "POST /user/_eql/search", jsonType, `{"query":"`+text+`"}`, &fakeCaller{}); fault != nil {
+			t.Errorf("%s: %v", text, fault)
+		}
+	}
+}
