@@ -81,6 +81,7 @@ func TestESQL(t *testing.T) {
 	n := s.rec.count()
 	for _, text := range []string{
 		`FROM $Puser | WHERE credit_card_num == "c4n4ry"`, `FROM $Pview | RENAME credit_card_num AS x | WHERE x LIKE "c4n4ry*"`, `FROM $Pu* | EVAL y = credit_card_num | WHERE y == "c4n4ry"`, `ROW x = "c4n4ry" | LOOKUP JOIN $Puser ON x == credit_card_num`,
+		`ROW credit_card_num = "c4n4ry"`, `FROM $Puser | EVAL x = "c4n4ry" | DISSECT x "%{credit_card_num}"`,
 		`FROM $Pmix | WHERE KQL("credit_card_num: c4n4ry")`, `FROM $Puser // credit_card_num == "c4n4ry"`, `FROM $Puser | WHERE credit_card_num == "c4n4ry`, `FROM * | WHERE credit_card_num : "c4n4ry"`, `FROM $Pnothing | WHERE credit_card_num == "c4n4ry"`,
 	} {
 		for _, path := range []string{"/_query", "/_query/async"} {
@@ -93,7 +94,7 @@ func TestESQL(t *testing.T) {
 		t.Errorf("in clear:\n%s", leak)
 	}
 	// What no rule names is not touched.
-	for _, text := range []string{`FROM $Pplain | WHERE credit_card_num == "c4n4ry" /* x */ | LIMIT 5`, `ROW credit_card_num = "x"`, `FROM $Pplain | EVAL credit_card_num = "z" | KEEP n`} {
+	for _, text := range []string{`FROM $Pplain | WHERE credit_card_num == "c4n4ry" /* x */ | LIMIT 5`, `ROW a = "x"`, `FROM $Pplain | EVAL credit_card_num = "z" | KEEP n`} {
 		body := fmt.Sprintf("{ \"query\" : %q }\n", strings.ReplaceAll(text, "$P", s.prefix))
 		from := s.rec.count()
 		through, around := s.do("POST", "/_query?filter_path=columns,values,error", body), s.direct("POST", "/_query?filter_path=columns,values,error", body)

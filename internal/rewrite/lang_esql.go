@@ -44,6 +44,26 @@ func (t *langText) together(i, end int) error {
 	return nil
 }
 
+// beside reads a list of names in which no constant belongs: what the names were made of is not put together here.
+func (t *langText) beside(i, end int) error {
+	var all operand
+	for ; i < end; i++ {
+		o, next, err := t.atom(i, end)
+		if err != nil {
+			return err
+		}
+		if t.tokens[i].names() {
+			o.constant = constNone
+		}
+		all = all.with(o)
+		i = next - 1
+	}
+	if all.field != nil && all.constant != constNone {
+		return guardFault(all.field, "the query text")
+	}
+	return nil
+}
+
 // atom reads one name or constant, whatever it is for.
 func (t *langText) atom(i, end int) (o operand, next int, err error) {
 	tok := &t.tokens[i]
@@ -88,7 +108,7 @@ func (t *langText) command(i, end int) error {
 		}
 		return t.stats(i+1, end)
 	case "keep", "drop", "show", "limit", "sample", "mv_expand", "fuse", "insist":
-		return t.together(i, end)
+		return t.beside(i, end)
 	case "sort":
 		_, err := t.expressions(i, end)
 		return err
@@ -187,7 +207,7 @@ func (t *langText) captures(i, end int) error {
 // from reads what a query reads: a list of patterns and of queries in brackets.
 func (t *langText) from(i, end int) error {
 	if m := t.find(i, end, "metadata", "options"); m < end {
-		if err := t.together(m, end); err != nil {
+		if err := t.beside(m, end); err != nil {
 			return err
 		}
 		end = m

@@ -7,8 +7,8 @@ import (
 
 // Replies of SQL and ES|QL are tables: columns, then rows of cells (or values, one array for each row or, with columnar,
 // for each column). Rows do not tell their index, so cells open only under rules that every target of the request is
-// under, in a column that is called like the field, for the subject that another cell of the row shows. That a text can
-// make a column of that name of something else does not matter: a cell authenticates under path and subject.
+// under, in a column that is called like the field, for the subject that another cell of the row shows. Where a
+// text makes a column of such a name itself, nothing opens (langText.gives): a caller could put any sealed value beside any subject.
 //
 // The reply to a request that names an asynchronous query by its id alone tells no target. There a cell opens when one
 // single rule of the policy has a field of that path. That is safe for the same reason: what opens was sealed by this
