@@ -15,6 +15,23 @@ func (r *request) controlled(change func(body []byte) ([]byte, error)) (Transfor
 	return &control{whole: whole{eng: r.Engine, call: r.call}, change: change}, nil
 }
 
+// treeBody carries a small body that is read whole where there are rules.
+func (r *request) treeBody(f func(body []byte, root *treeValue) ([]byte, error)) (Transform, error) {
+	if !r.call.HasBody || len(r.Policy.Rules) == 0 {
+		return nil, nil
+	}
+	return r.controlled(func(body []byte) ([]byte, error) {
+		if skipSpace(body, 0) == len(body) {
+			return body, nil
+		}
+		root, err := strictTree(body)
+		if err != nil {
+			return nil, badBodyFault(err)
+		}
+		return f(body, &root)
+	})
+}
+
 // administration carries bodies of mappings, templates, pipelines, settings and aliases.
 func (r *request) administration() (Transform, error) {
 	switch r.verdict {

@@ -67,23 +67,6 @@ func (r *request) reached(index string) (reached, error) {
 	return r.reach(r.ctx, index)
 }
 
-// treeBody carries a small body that is read whole where there are rules.
-func (r *request) treeBody(f func(body []byte, root *treeValue) ([]byte, error)) (Transform, error) {
-	if !r.call.HasBody || len(r.Policy.Rules) == 0 {
-		return nil, nil
-	}
-	return r.controlled(func(body []byte) ([]byte, error) {
-		if skipSpace(body, 0) == len(body) {
-			return body, nil
-		}
-		root, err := strictTree(body)
-		if err != nil {
-			return nil, badBodyFault(err)
-		}
-		return f(body, &root)
-	})
-}
-
 // rankEval carries an evaluation of searches against rated documents (org.elasticsearch.index.rankeval.RankEvalSpec): searches,
 // and templates with parameters.
 func (r *request) rankEval() (Transform, error) {

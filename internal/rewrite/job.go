@@ -44,24 +44,17 @@ var jobMembers = map[string][]string{
 		"custom_per_core_watt_arm64", "custom_per_core_watt_x86", "co2_per_kwh", "limit", "indices", "stacktrace_ids_field", "aggregation_fields"},
 }
 
+func (r *request) newJob(body []byte, root *treeValue) *job {
+	return &job{r: r, body: body, root: root, all: r.newGuard(r.Policy.Rules, body)}
+}
+
 // job carries the body of a job.
 func (r *request) job() (Transform, error) {
-	if !r.call.HasBody || len(r.Policy.Rules) == 0 {
-		return nil, nil
-	}
-	return r.controlled(func(body []byte) ([]byte, error) {
-		if skipSpace(body, 0) == len(body) {
-			return body, nil
-		}
-		root, err := strictTree(body)
-		if err != nil {
-			return nil, badBodyFault(err)
-		}
+	return r.treeBody(func(body []byte, root *treeValue) ([]byte, error) {
 		if !root.isObject() {
 			return nil, badBodyFault(badSyntax(root.start, "expected an object"))
 		}
-		j := &job{r: r, body: body, root: &root, all: r.newGuard(r.Policy.Rules, body)}
-		return body, j.read()
+		return body, r.newJob(body, root).read()
 	})
 }
 
@@ -488,18 +481,8 @@ func (j *job) execute() error {
 
 // follow carries the start of a follower index: its documents come from another cluster as they are there.
 func (r *request) follow() (Transform, error) {
-	if !r.call.HasBody || len(r.Policy.Rules) == 0 {
-		return nil, nil
-	}
-	return r.controlled(func(body []byte) ([]byte, error) {
-		if skipSpace(body, 0) == len(body) {
-			return body, nil
-		}
-		root, err := strictTree(body)
-		if err != nil {
-			return nil, badBodyFault(err)
-		}
-		j := &job{r: r, body: body, root: &root, all: r.newGuard(r.Policy.Rules, body)}
+	return r.treeBody(func(body []byte, root *treeValue) ([]byte, error) {
+		j := r.newJob(body, root)
 		if r.api == "ccr.put_auto_follow_pattern" {
 			return body, j.autoFollow()
 		}

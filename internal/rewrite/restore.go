@@ -21,22 +21,12 @@ const maxSnapshot = 4 << 20
 // restore carries a restore from a snapshot, or the mount of one of its indices. An index may come back under another name;
 // one that a rule protects must have been under the rule before, or its values would be plain.
 func (r *request) restore() (Transform, error) {
-	if !r.call.HasBody || len(r.Policy.Rules) == 0 {
-		return nil, nil
-	}
-	return r.controlled(func(body []byte) ([]byte, error) {
-		if skipSpace(body, 0) == len(body) {
-			return body, nil
-		}
-		root, err := strictTree(body)
-		if err != nil {
-			return nil, badBodyFault(err)
-		}
-		j := &job{r: r, body: body, root: &root, all: r.newGuard(r.Policy.Rules, body)}
+	return r.treeBody(func(body []byte, root *treeValue) ([]byte, error) {
+		j := r.newJob(body, root)
 		if err := j.restore(); err != nil {
 			return nil, err
 		}
-		return body, j.others(&root, "", "indices", "index", "renamed_index", "rename_pattern", "rename_replacement", "index_settings", "ignore_index_settings",
+		return body, j.others(root, "", "indices", "index", "renamed_index", "rename_pattern", "rename_replacement", "index_settings", "ignore_index_settings",
 			"ignore_unavailable", "include_aliases", "include_global_state", "feature_states", "partial", "quiet")
 	})
 }
@@ -143,17 +133,8 @@ func (r *request) createFrom() (Transform, error) {
 		return nil, err
 	}
 	rules := r.rulesOf(found.Names)
-	if !r.call.HasBody || len(r.Policy.Rules) == 0 {
-		return nil, nil // the first write sees to the mapping
-	}
-	return r.controlled(func(body []byte) ([]byte, error) {
-		if skipSpace(body, 0) == len(body) {
-			return body, nil
-		}
-		root, err := strictTree(body)
-		if err != nil {
-			return nil, badBodyFault(err)
-		}
+	// Without a body the first write sees to the mapping.
+	return r.treeBody(func(body []byte, root *treeValue) ([]byte, error) {
 		for member, kind := range map[string]controlKind{"mappings_override": controlMapping, "settings_override": controlSettings} {
 			m := root.member(member)
 			if m.isObject() && len(rules) > 0 {
@@ -162,7 +143,7 @@ func (r *request) createFrom() (Transform, error) {
 				}
 			}
 		}
-		j := &job{r: r, body: body, root: &root, all: r.newGuard(r.Policy.Rules, body)}
-		return body, j.others(&root, "", "mappings_override", "settings_override", "remove_index_blocks")
+		j := r.newJob(body, root)
+		return body, j.others(root, "", "mappings_override", "settings_override", "remove_index_blocks")
 	})
 }

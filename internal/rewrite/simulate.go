@@ -10,19 +10,9 @@ import (
 // document for a protected index is sealed like one that is written there, so that the pipeline sees what it will see. One that
 // names no index and holds a protected field is refused: there is no telling what it would be sealed under.
 func (r *request) simulate() (Transform, error) {
-	if !r.call.HasBody || len(r.Policy.Rules) == 0 {
-		return nil, nil
-	}
-	return r.controlled(func(body []byte) ([]byte, error) {
-		if skipSpace(body, 0) == len(body) {
-			return body, nil
-		}
-		root, err := strictTree(body)
-		if err != nil {
-			return nil, badBodyFault(err)
-		}
+	return r.treeBody(func(body []byte, root *treeValue) ([]byte, error) {
 		c := &controlPass{guard: r.newGuard(r.Policy.Rules, body)}
-		if err := r.simulated(c, &root); err != nil {
+		if err := r.simulated(c, root); err != nil {
 			return nil, err
 		}
 		return c.edited(), nil
@@ -164,27 +154,17 @@ func (r *request) terms() (Transform, error) {
 			return nil, guardFault(f, "the parameter [text]")
 		}
 	}
-	if !r.call.HasBody {
-		return nil, nil
-	}
-	return r.controlled(func(body []byte) ([]byte, error) {
-		if skipSpace(body, 0) == len(body) {
-			return body, nil
-		}
-		root, err := strictTree(body)
-		if err != nil {
-			return nil, badBodyFault(err)
-		}
+	return r.treeBody(func(body []byte, root *treeValue) ([]byte, error) {
 		g := newGuard(rules, body)
 		switch r.api {
 		case "indices.analyze":
-			return body, g.analyzed(&root)
+			return body, g.analyzed(root)
 		case "graph.explore":
-			return body, g.graph(&root)
+			return body, g.graph(root)
 		case "mtermvectors":
-			return body, r.manyVectors(&root, body, rules)
+			return body, r.manyVectors(root, body, rules)
 		}
-		return body, g.vectors(&root)
+		return body, g.vectors(root)
 	})
 }
 

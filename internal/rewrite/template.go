@@ -342,20 +342,10 @@ func (o *outline) write(parts []mustachePart) {
 // stored carries the storing of a template or a script (org.elasticsearch.script.StoredScriptSource). It is there for all indices, so all
 // rules are asked.
 func (r *request) stored() (Transform, error) {
-	if !r.call.HasBody || len(r.Policy.Rules) == 0 {
-		return nil, nil
-	}
-	return r.controlled(func(body []byte) ([]byte, error) {
-		if skipSpace(body, 0) == len(body) {
-			return body, nil
-		}
-		root, err := strictTree(body)
-		if err != nil {
-			return nil, badBodyFault(err)
-		}
+	return r.treeBody(func(body []byte, root *treeValue) ([]byte, error) {
 		g := r.newGuard(r.Policy.Rules, body)
 		script := root.member("script")
-		if err := g.members(&root, "script"); err != nil || script == nil {
+		if err := g.members(root, "script"); err != nil || script == nil {
 			return body, err
 		}
 		if err := g.members(script, "lang", "source", "code", "options"); err != nil {
