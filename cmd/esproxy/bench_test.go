@@ -34,6 +34,7 @@ func (plainCluster) Changed() {}
 type freeBudget struct{}
 
 func (freeBudget) Acquire(context.Context, int64) error { return nil }
+func (freeBudget) TryAcquire(int64) bool                { return true }
 func (freeBudget) Release(int64)                        {}
 
 // bulkEngine gives an engine with the default policy and real keys, and a bulk of docs documents.
@@ -97,3 +98,57 @@ func BenchmarkBulk(b *testing.B) {
 
 // BenchmarkLargeBulk is one bulk of 12 MB; with -cpu 1,2 it tells what a second processor brings.
 func BenchmarkLargeBulk(b *testing.B) { benchBulk(b, envelope.GCM, "user", 20_000) }
+
+// BenchmarkReply opens a search reply of 10,000 hits with three sealed values each; with -cpu 1,2 it tells what a second
+// processor brings.
+func BenchmarkReply(b *testing.B) {
+	for _, suite := range []envelope.Suite{envelope.GCM, envelope.EAX} {
+		b.Run(suite.String(), func(b *testing.B) { benchReply(b, suite, 10_000) })
+	}
+}
+
+func benchReply(b *testing.B, suite envelope.Suite, hits int) {
+	engine, bulk := bulkEngine(b, suite, hits)
+	rules, _ := engine.Policy.Match([]string{"user"})
+	reply := []byte(`{"took":5,"hits":{"total":{"value":10000,"relation":"eq"},"max_score":1.0,"hits":[`)
+	for i, line := range bytes.Split(bytes.TrimSpace(bulk), []byte("\n")) {
+		if i%2 == 0 {
+			continue
+		}
+		if i > 1 {
+			reply = append(reply, ',')
+		}
+		reply = fmt.Appendf(reply, `{"_index":"user","_id":"%d","_score":1.0,"_source":`, i)
+		var err error
+		if reply, err = engine.SealDocument(reply, line, rules); err != nil {
+			b.Fatal(err)
+		}
+		reply = append(reply, '}')
+	}
+	reply = append(reply, "]}}"...)
+	b.SetBytes(int64(len(reply)))
+	b.ReportAllocs()
+	for b.Loop() {
+		plan, err := engine.Plan(b.Context(), &rewrite.Call{Method: "GET", Path: "/user/_search", Viewer: plainViewer{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		open, _, err := plan.Transform.Reply(b.Context(), rewrite.ReplyHead{Status: 200, ContentType: "application/json"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := open(struct{ io.Reader }{bytes.NewReader(reply)}, io.Discard); err != nil {
+			b.Fatal(err)
+		}
+		plan.Transform.Close()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/(float64(b.N)*float64(hits)), "ns/hit")
+}
+
+// plainViewer may see all.
+type plainViewer struct{}
+
+func (plainViewer) Reveal(*policy.Field) policy.Reveal { return policy.Plain }
+func (plainViewer) Mask(dst []byte, _ *policy.Field, value []byte) []byte {
+	return append(dst, value...)
+}

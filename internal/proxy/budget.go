@@ -44,6 +44,15 @@ func (b *Budget) Acquire(ctx context.Context, n int64) error {
 	return nil
 }
 
+// TryAcquire reports whether n bytes were free, and takes them if so.
+func (b *Budget) TryAcquire(n int64) bool {
+	if !b.sem.TryAcquire(n) {
+		return false
+	}
+	b.used.Add(n)
+	return true
+}
+
 // Release gives n bytes back that were acquired.
 func (b *Budget) Release(n int64) {
 	if n == 0 {

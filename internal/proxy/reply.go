@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -34,7 +35,7 @@ func (x *exchange) open(head http.Header, status int, in io.Reader, src *replySo
 	defer putBlock(block)
 	out.buf = (*block)[:0]
 	if src != nil {
-		src.before = out.flush
+		src.before = out.ready
 	}
 	if x.r.Method == http.MethodHead {
 		out.commit()
@@ -93,8 +94,10 @@ func (s *sourceReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// replyWriter gathers small writes and writes the head with the first bytes that go out.
+// replyWriter gathers small writes and writes the head with the first bytes that go out. Those who open a reply may write from
+// another goroutine than the one that reads it.
 type replyWriter struct {
+	mu        sync.Mutex
 	x         *exchange
 	head      http.Header
 	status    int
@@ -106,7 +109,16 @@ type replyWriter struct {
 }
 
 func (w *replyWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	n := len(p)
+	if n >= cap(w.buf)/2 && len(w.buf)+n > cap(w.buf) {
+		// A large piece goes out as it is.
+		if err := w.push(); err != nil {
+			return 0, err
+		}
+		return n, w.send(p)
+	}
 	for len(p) > 0 {
 		if len(w.buf) == cap(w.buf) {
 			if err := w.push(); err != nil {
@@ -141,6 +153,12 @@ func (w *replyWriter) push() error {
 	if len(w.buf) == 0 {
 		return nil
 	}
+	err := w.send(w.buf)
+	w.buf = w.buf[:0]
+	return err
+}
+
+func (w *replyWriter) send(p []byte) error {
 	w.commit()
 	var dst io.Writer = w.x.w
 	if w.compress {
@@ -149,10 +167,25 @@ func (w *replyWriter) push() error {
 		}
 		dst = w.gz
 	}
-	_, err := dst.Write(w.buf)
-	w.buf = w.buf[:0]
+	_, err := dst.Write(p)
 	w.dirty = true
 	return err
+}
+
+// ready lets go out what is ready. Where another goroutine is writing, that one does so when it has no more to write.
+func (w *replyWriter) ready() error {
+	if !w.mu.TryLock() {
+		return nil
+	}
+	defer w.mu.Unlock()
+	return w.flush()
+}
+
+// Flush lets everything go out that was written.
+func (w *replyWriter) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flush()
 }
 
 func (w *replyWriter) flush() error {

@@ -113,6 +113,8 @@ type Cluster interface {
 type Budget interface {
 	// Acquire waits until n bytes are free. It gives a 429 *Fault when it waited too long.
 	Acquire(ctx context.Context, n int64) error
+	// TryAcquire is Acquire for what can be done without: it reports at once whether n bytes were free.
+	TryAcquire(n int64) bool
 	// Release gives n bytes back.
 	Release(n int64)
 }

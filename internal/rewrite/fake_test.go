@@ -217,6 +217,8 @@ func (b *fakeBudget) Acquire(_ context.Context, n int64) error {
 	return nil
 }
 
+func (b *fakeBudget) TryAcquire(n int64) bool { return b.Acquire(context.Background(), n) == nil }
+
 func (b *fakeBudget) Release(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -33,6 +33,9 @@ type tokenPlace struct {
 	doc        int // in unit.docs
 	rule       int // in the target's rules
 	field      *shownField
+
+	shown  bool   // opened, plain or masked
+	reason string // why not, of one that was tried
 }
 
 // shownTarget is the target of one index with what the caller may see.

@@ -12,6 +12,7 @@ import (
 type unbounded struct{}
 
 func (unbounded) Acquire(context.Context, int64) error { return nil }
+func (unbounded) TryAcquire(int64) bool                { return true }
 func (unbounded) Release(int64)                        {}
 
 // SealDocument appends doc, one whole document, with the values that rules protect sealed. It asks no cluster, so a

@@ -53,6 +53,8 @@ type opening struct {
 	// unknownForm that it is not known which they are.
 	tableRules            []*policy.Rule
 	columnar, unknownForm bool
+	// soloUnits, if not 0, stands for the constant of that name.
+	soloUnits int
 }
 
 const (
@@ -81,6 +83,7 @@ const (
 // memory budget is returned and means that the reply was cut.
 func (o *opening) rewrite(ctx context.Context, in io.Reader, out io.Writer) error {
 	r := newReplier(ctx, o, newStream(ctx, in, out, o.eng.Budget))
+	r.mayShare = true
 	defer r.close()
 	err := r.root()
 	if err == nil {
@@ -94,6 +97,9 @@ func (o *opening) rewrite(ctx context.Context, in io.Reader, out io.Writer) erro
 	}
 	if err == nil {
 		err = r.release()
+	}
+	if err == nil && r.crew != nil {
+		err = r.crew.finish()
 	}
 	if err == nil {
 		err = r.s.flush()
@@ -109,10 +115,9 @@ func isNotStrict(err error) bool {
 
 // replier is the work on one reply.
 type replier struct {
-	o       *opening
+	hand
 	s       *stream
 	ctx     context.Context
-	session OpenSession
 	h       hitReader
 	u       unit
 	targets map[string]*shownTarget // by the JSON text of the index name
@@ -123,17 +128,19 @@ type replier struct {
 	small   []byte
 	counts  map[string]int
 
-	plain, masked, subject []byte // scratch
+	mayShare bool  // the reply may be opened by several goroutines
+	solo     int   // units that were opened without a crew
+	crew     *crew // nil: this goroutine opens all
 }
 
-// heldUnit is a unit in the stream's output that waits for a look-up.
+// heldUnit is a unit in the stream's output that waits for a look-up or a worker.
 type heldUnit struct {
 	base int
 	u    unit
 }
 
 func newReplier(ctx context.Context, o *opening, s *stream) *replier {
-	r := &replier{o: o, s: s, ctx: ctx, session: o.eng.Opener.NewSession(), targets: map[string]*shownTarget{}, counts: map[string]int{}}
+	r := &replier{hand: hand{o: o, session: o.eng.Opener.NewSession()}, s: s, ctx: ctx, targets: map[string]*shownTarget{}, counts: map[string]int{}}
 	s.full = r.release
 	r.h = hitReader{u: &r.u, resolve: r.target, whole: o.sourceWhole}
 	return r
@@ -141,7 +148,11 @@ func newReplier(ctx context.Context, o *opening, s *stream) *replier {
 
 // close tells the counter what was done and forgets keys and plaintext.
 func (r *replier) close() {
-	r.session.Close()
+	if c := r.crew; c != nil { // after an error or a panic
+		c.close()
+		defer c.failure() // a panic of a worker's, which goes on when all is given back
+	}
+	r.hand.close()
 	for _, t := range r.targets {
 		if t == nil || r.o.counter == nil {
 			continue
@@ -158,9 +169,6 @@ func (r *replier) close() {
 		}
 		r.o.counter.Unopened(reason, n)
 	}
-	clear(r.plain[:cap(r.plain)])
-	clear(r.masked[:cap(r.masked)])
-	clear(r.subject[:cap(r.subject)])
 	clear(r.big[:cap(r.big)])
 	r.s.close()
 }
@@ -168,6 +176,17 @@ func (r *replier) close() {
 func (r *replier) unopened(reason string, n int) {
 	if n > 0 {
 		r.counts[reason] += n
+	}
+}
+
+// tally counts what became of a unit's tokens.
+func (r *replier) tally(u *unit) {
+	for i := range u.tokens {
+		if p := &u.tokens[i]; p.shown {
+			p.field.opened++
+		} else if p.reason != "" {
+			r.unopened(p.reason, 1)
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ type replyCase struct {
 	viewer  fakeViewer
 	docs    map[Ref]string // for look-ups
 	lookErr error
+	solo    int // see opening.soloUnits
 	in      string
 	want    string
 	counts  map[string]int
@@ -71,6 +72,7 @@ func (c *replyCase) open(t testing.TB, in io.Reader) (string, map[string]int, *f
 			o.tableRules = append(o.tableRules, rule)
 		}
 	}
+	o.soloUnits = c.solo
 	o.columnar, o.unknownForm = c.form == "columnar", c.form == "unknown"
 	var out bytes.Buffer
 	err := o.rewrite(context.Background(), in, &out)
@@ -297,6 +299,10 @@ func testReplies(t *testing.T, cases []replyCase) {
 	for _, c := range cases {
 		for how, cut := range replyReaders {
 			t.Run(c.name+"/"+how, func(t *testing.T) {
+				c := c
+				if how == "half" || how == "eof" { // with a crew from the second unit on
+					c.solo = 1
+				}
 				in, want := replyTokens(c.in), replyTokens(c.want)
 				got, counts, cluster, err := c.open(t, cut(strings.NewReader(in)))
 				if err != nil {
@@ -347,8 +353,14 @@ func (w replyFailWriter) Write([]byte) (int, error) { return 0, w.err }
 
 // A hit with a token goes out before the next one is there.
 func TestReplyFirstBytes(t *testing.T) {
+	for _, solo := range []int{0, 1} {
+		replyFirstBytes(t, solo)
+	}
+}
+
+func replyFirstBytes(t *testing.T, solo int) {
 	eng, _, _ := fakeEngine(t)
-	o := &opening{eng: eng, viewer: replyFull, counter: &fakeCounter{}}
+	o := &opening{eng: eng, viewer: replyFull, counter: &fakeCounter{}, soloUnits: solo}
 	from, to := io.Pipe()
 	got := make(chan []byte)
 	done := make(chan error)
@@ -552,6 +564,7 @@ func FuzzReplies(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.solo = 1
 		pieces, counts2, _, err := c.open(t, &replyPieces{in, int(cut) + 1})
 		if err != nil {
 			t.Fatal(err)

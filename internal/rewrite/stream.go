@@ -39,6 +39,7 @@ type stream struct {
 	obuf  []byte       // output not written yet
 	hold  bool         // obuf stays in memory even before a Read, up to maxHeld bytes
 	full  func() error // ends hold when that is reached
+	sink  func() error // if not nil, takes obuf away when it is full or more is read, and puts an empty one there
 	wrote bool         // something was written
 
 	acquired int64
@@ -87,6 +88,15 @@ func (s *stream) acquire(n int) error {
 	return nil
 }
 
+// tryAcquire is acquire, unless it would have to wait.
+func (s *stream) tryAcquire(n int) bool {
+	ok := s.budget.TryAcquire(int64(n))
+	if ok {
+		s.acquired += int64(n)
+	}
+	return ok
+}
+
 // swapped gives back the n bytes of a buffer that a larger one replaced. The first ones were not acquired.
 func (s *stream) swapped(n, first int) {
 	if n > first {
@@ -100,6 +110,9 @@ func (s *stream) flush() error {
 	if len(s.obuf) == 0 {
 		return nil
 	}
+	if s.sink != nil {
+		return s.sink()
+	}
 	s.wrote = true
 	_, err := s.out.Write(s.obuf)
 	s.obuf = s.obuf[:0]
@@ -110,6 +123,16 @@ func (s *stream) flush() error {
 func (s *stream) emit(p []byte) error {
 	if s.hold && len(s.obuf)+len(p) > maxHeld {
 		if err := s.full(); err != nil {
+			return err
+		}
+	}
+	for s.sink != nil && !s.hold {
+		n := copy(s.obuf[len(s.obuf):cap(s.obuf)], p)
+		s.obuf, p = s.obuf[:len(s.obuf)+n], p[n:]
+		if len(p) == 0 {
+			return nil
+		}
+		if err := s.sink(); err != nil {
 			return err
 		}
 	}
