@@ -102,6 +102,13 @@ func (r *request) administration() (Transform, error) {
 			if err := r.change(r.ctx, named); err != nil {
 				return nil, err
 			}
+			if len(rules) == 0 && namesElsewhere(body) {
+				root, err := strictTree(body)
+				if err != nil {
+					return nil, badBodyFault(err)
+				}
+				return body, (&controlPass{guard: r.newGuard(nil, body)}).aliasActions(&root)
+			}
 		}
 		if kind == controlRoles {
 			if err := r.roleAliases(body); err != nil {
@@ -384,8 +391,9 @@ func (r *request) reindex(body []byte) error {
 	if len(body) == 0 {
 		return nil
 	}
-	if err := strictJSON(body); err != nil {
-		return documentFault(err)
+	root, err := strictTree(body)
+	if err != nil {
+		return badBodyFault(err)
 	}
 	doc := gjson.ParseBytes(body)
 	var sources []string
@@ -396,12 +404,8 @@ func (r *request) reindex(body []byte) error {
 	}
 	dest := doc.Get("dest.index").String()
 	if dest == "" || len(sources) == 0 {
-		// Elasticsearch says what is missing. Until then the script belongs to no place.
-		if script := doc.Get("script"); script.Exists() {
-			_, err := r.guardQuery(r.Policy.Rules, []byte(`{"script":`+script.Raw+`}`))
-			return err
-		}
-		return nil
+		// Elasticsearch says what is missing. Until then constants belong to no place.
+		return r.newGuard(r.Policy.Rules, body).search(&root)
 	}
 	if err := r.writing.enter(r.ctx, dest); err != nil {
 		return err
@@ -415,15 +419,14 @@ func (r *request) reindex(body []byte) error {
 		if err != nil {
 			return err
 		}
-		if q := doc.Get("source.query"); q.Exists() && len(in.rules) > 0 {
-			if _, err := r.guardQuery(in.named, []byte(`{"query":`+q.Raw+`}`)); err != nil {
-				return err
-			}
+		// All of source but the index and the remote host is the body of a search (org.elasticsearch.index.reindex.ReindexRequest).
+		if err := r.newGuard(in.named, body).search(&root); err != nil {
+			return err
 		}
-		if rm := doc.Get("source.runtime_mappings"); rm.Exists() && len(in.rules) > 0 {
-			if _, err := r.guardQuery(in.named, []byte(`{"runtime_mappings":`+rm.Raw+`}`)); err != nil {
-				return err
-			}
+	}
+	if script := root.member("script"); script != nil {
+		if err := r.reindexScript(script, r.newGuard(nil, body)); err != nil {
+			return err
 		}
 	}
 	if to.t == nil {

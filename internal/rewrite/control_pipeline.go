@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
@@ -308,8 +309,9 @@ func (c *controlPass) pipelineScript(p *treeValue) error {
 		return nil
 	}
 	words := lexScript(text)
+	metadata := slices.ContainsFunc(words, func(w scriptWord) bool { return w.text == "metadata" && w.kind == 'a' && !w.member })
 	for _, w := range words {
-		if w.text == "_index" {
+		if w.text == "_index" || metadata && w.member && (w.text == "index" || w.text == "setIndex") { // metadata().index is ctx._index
 			return pipelineFault("script", "names [_index] and may send documents to another index, where other rules may apply; leave it out")
 		}
 		if w.kind == '0' {

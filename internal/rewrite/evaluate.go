@@ -79,13 +79,7 @@ func (r *request) rankEval() (Transform, error) {
 		q.opening = r.opening(replyRankEval, "")
 		q.opening.fallback = r.onlyTarget()
 	}
-	if len(in.rules) == 0 {
-		if q.opening == nil {
-			return nil, nil
-		}
-		return q, nil
-	}
-	q.check = func(body []byte) error {
+	check := func(body []byte) error {
 		if skipSpace(body, 0) == len(body) {
 			return nil
 		}
@@ -95,6 +89,10 @@ func (r *request) rankEval() (Transform, error) {
 		}
 		return r.rated(in.named, body, &root)
 	}
+	if len(in.rules) == 0 {
+		return r.unruled(q, check)
+	}
+	q.check = check
 	return q, nil
 }
 

@@ -107,6 +107,8 @@ type guard struct {
 	topHits bool // an aggregation asks for hits
 	// scripts reads a stored script or template by its id, nil when there is none; the field is nil where none can be read.
 	scripts func(id string) (*templateText, error)
+	// elsewhere gives the rules of another index that a query names a document for; nil where it cannot be asked.
+	elsewhere func(index string) ([]*policy.Rule, error)
 }
 
 func newGuard(rules []*policy.Rule, body []byte) *guard {
@@ -239,11 +241,13 @@ func (g *guard) searchMember(v, m *treeValue) error {
 	case "stored_fields": // with it, hits have no _source unless it names _source
 		g.info.sourceFiltered = true
 		return nil
-	case "pit", "fields", "docvalue_fields", "fielddata_fields", "search_after", "slice", "indices_boost", "stats", "track_total_hits",
+	case "fields", "docvalue_fields", "fielddata_fields", "search_after", "indices_boost", "stats", "track_total_hits",
 		"from", "size", "timeout", "min_score", "version", "seq_no_primary_term", "explain", "profile", "track_scores",
-		"terminate_after", "rank", "name", "ignore_unmapped", "max_docs", "conflicts", "index", "dest", "remote",
-		"keep_alive", "wait_for_completion_timeout", "batched_reduce_size", "params", "lang", "id":
+		"terminate_after", "ignore_unmapped", "max_docs", "conflicts", "index", "dest", "remote",
+		"keep_alive", "wait_for_completion_timeout", "batched_reduce_size", "lang":
 		return nil
+	case "pit", "slice", "rank", "name", "params", "id":
+		return g.noDocument(m, "the member ["+string(m.name)+"]")
 	case "field": // _terms_enum
 		if f := g.named(g.text(m), andAbove); f != nil && (v.member("string") != nil || v.member("search_after") != nil) {
 			return guardFault(f, "the member [string]")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/esproxy/esproxy/internal/policy"
@@ -28,7 +29,7 @@ const (
 // and those of x-pack).
 var clauses = map[string]clauseShape{
 	"match_all": shapeNone, "match_none": shapeNone, "ids": shapeNone, "exists": shapeNone, "type": shapeNone,
-	"parent_id": shapeNone, "rank_feature": shapeNone,
+	"parent_id": shapeNone,
 
 	"bool": shapeContainer, "constant_score": shapeContainer, "boosting": shapeContainer, "dis_max": shapeContainer,
 	"nested": shapeContainer, "has_child": shapeContainer, "has_parent": shapeContainer, "function_score": shapeContainer,
@@ -43,7 +44,7 @@ var clauses = map[string]clauseShape{
 	"geo_shape": shapeField, "geo_distance": shapeField, "geo_bounding_box": shapeField, "geo_polygon": shapeField,
 	"geo_grid": shapeField, "shape": shapeField,
 
-	"distance_feature": shapeNamed, "semantic": shapeNamed, "sparse_vector": shapeNamed, "knn": shapeNamed,
+	"distance_feature": shapeNamed, "rank_feature": shapeNamed, "semantic": shapeNamed, "sparse_vector": shapeNamed, "knn": shapeNamed,
 	"span_field_masking": shapeNamed, "field_masking_span": shapeNamed,
 
 	"multi_match": shapeText, "combined_fields": shapeText, "query_string": shapeText, "simple_query_string": shapeText,
@@ -72,7 +73,7 @@ func (g *guard) clause(m *treeValue) error {
 	name := string(m.name)
 	switch clauses[name] {
 	case shapeNone:
-		return nil
+		return g.noDocument(m, "the clause ["+name+"]")
 	case shapeContainer:
 		return g.container(m)
 	case shapeField:
@@ -253,7 +254,15 @@ func (g *guard) like(v *treeValue) error {
 			if fields != nil && (!item.isObject() || item.member("doc") != nil) { // others name stored documents
 				return guardFault(fields, "the clause [more_like_this]")
 			}
-			if f := g.documentNames(item.member("doc"), ""); f != nil {
+			of := g
+			if index := item.member("_index"); g.elsewhere != nil && item.member("doc") != nil && index.isScalar() && !index.isNull() {
+				rules, err := g.elsewhere(string(g.text(index)))
+				if err != nil {
+					return err
+				}
+				of = newGuard(slices.Concat(g.rules, rules), g.body)
+			}
+			if f := of.documentNames(item.member("doc"), ""); f != nil {
 				return guardFault(f, "the clause [more_like_this]")
 			}
 			return nil
@@ -263,6 +272,28 @@ func (g *guard) like(v *treeValue) error {
 		}
 	}
 	return nil
+}
+
+// plainOptions are the members of the parts of a search that hold no constant for a field, whatever the policy calls a field.
+var plainOptions = map[string]bool{
+	"field": true, "format": true, "include_unmapped": true, "id": true, "keep_alive": true, "max": true, "type": true, "value": true, "values": true,
+	"boost": true, "_name": true, "ignore_unmapped": true, "rrf": true, "rank_constant": true, "rank_window_size": true, "window_size": true,
+}
+
+// noDocument refuses a value at a protected path in a part of a search where none belongs; the server refuses it too, and quotes it.
+func (g *guard) noDocument(v *treeValue, where string) error {
+	return g.each(v, func(o *treeValue) error {
+		for i := range o.kids {
+			m := &o.kids[i]
+			if f := g.named(m.name, atOrBelow); f != nil && !plainOptions[string(m.name)] && !m.isNull() {
+				return guardFault(f, where)
+			}
+			if err := g.noDocument(m, where); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // documentNames gives the protected field that a document holds a value for, or nil. A trailing dot is

@@ -84,7 +84,7 @@ func onlyStar(text []byte) bool {
 // A stored script is read where params come with it; its own literals were seen when it was stored. Names that are built while a
 // script runs stay unseen.
 func (g *guard) script(v *treeValue, field *policy.Field) error {
-	if v == nil {
+	if v == nil || len(g.fields) == 0 {
 		return nil
 	}
 	if inner := v.member("script"); inner != nil { // a script clause where a script was expected
@@ -167,6 +167,8 @@ type scriptWord struct {
 	text   string
 	kind   byte // 'a' identifier, '"' string, '0' number
 	member bool // an identifier after a dot, or a string that stands for the name of a member
+
+	start, end int // where it stands in the script, quotes included
 }
 
 // lexScript cuts a script (painless, expression) into words. Comments are left out.
@@ -194,6 +196,7 @@ func lexScript(source []byte) []scriptWord {
 			continue
 		case c == '"' || c == '\'' || c == '`':
 			var text []byte
+			start := i
 			i++
 			for i < len(source) && source[i] != c {
 				if source[i] == '\\' && i+1 < len(source) {
@@ -204,7 +207,7 @@ func lexScript(source []byte) []scriptWord {
 			}
 			i++
 			member := before == '[' && access || before == '(' && (call == "field" || call == "$" || call == "containsKey" || call == "get" || call == "remove")
-			words = append(words, scriptWord{string(text), '"', member})
+			words = append(words, scriptWord{string(text), '"', member, start, min(i, len(source))})
 		case wordByte(c):
 			start := i
 			for i < len(source) && wordByte(source[i]) {
@@ -214,7 +217,7 @@ func lexScript(source []byte) []scriptWord {
 			if c-'0' <= 9 {
 				kind = '0'
 			}
-			words = append(words, scriptWord{string(source[start:i]), kind, before == '.'})
+			words = append(words, scriptWord{string(source[start:i]), kind, before == '.', start, i})
 			call = string(source[start:i])
 		default:
 			if c == '[' {

@@ -145,10 +145,10 @@ func (j *job) rules(indices []string) ([]*policy.Rule, error) {
 // reads guards those members of v that a search body may have too.
 func (j *job) reads(indices []string, v *treeValue, members ...string) error {
 	rules, err := j.rules(indices)
-	if err != nil || len(rules) == 0 {
+	if err != nil {
 		return err
 	}
-	g := j.r.newGuard(rules, j.body)
+	g := j.r.newGuard(rules, j.body) // without rules for documents of other indices
 	for _, name := range members {
 		if m := v.member(name); m != nil {
 			if err := g.searchMember(v, m); err != nil {
@@ -390,9 +390,9 @@ func (j *job) change(v *treeValue) error {
 				return err
 			}
 		}
-		if body != nil && len(rules) > 0 {
+		if body != nil {
 			g := j.r.newGuard(rules, j.body)
-			if body.isString() {
+			if body.isString() && len(rules) > 0 {
 				return refuse(400, "esproxy_protected_query", "the search of a watch is a text; write it as an object")
 			}
 			if err := g.search(body); err != nil {

@@ -72,7 +72,7 @@ func (r *request) checkMsearch(body []byte) error {
 			}
 			byIndex[index] = rules
 		}
-		if len(rules) == 0 || blank(search) {
+		if blank(search) || len(rules) == 0 && !namesElsewhere(search) {
 			continue
 		}
 		search = bytes.TrimRight(search, "\r")

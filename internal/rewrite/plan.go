@@ -124,7 +124,7 @@ func (r *request) value(name string) string {
 
 // checkDialect refuses bodies and replies in other forms than JSON where bodies are read.
 func (r *request) checkDialect(t Transform) *Fault {
-	if q, ok := t.(*query); ok && q.opening == nil && (r.verdict == verdictScroll || r.verdict == verdictMget || r.verdict == verdictGet || r.verdict == verdictSource || r.verdict == verdictAsyncGet) {
+	if q, ok := t.(*query); ok && q.opening == nil && (q.anyForm || r.verdict == verdictScroll || r.verdict == verdictMget || r.verdict == verdictGet || r.verdict == verdictSource || r.verdict == verdictAsyncGet) {
 		return nil // looked at in read
 	}
 	if r.call.HasBody {

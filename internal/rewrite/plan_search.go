@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -57,10 +58,10 @@ func (r *request) search() (Transform, error) {
 		in.named = slices.Concat(in.rules, shifted(in.rules))
 	}
 	if len(in.rules) == 0 {
-		if q.opening == nil {
-			return nil, nil
-		}
-		return q, nil
+		return r.unruled(q, func(body []byte) error {
+			_, err := r.guardQuery(nil, body)
+			return err
+		})
 	}
 	if err := guardURL(in.named, r.urlParams()); err != nil {
 		return nil, err
@@ -136,10 +137,40 @@ func (r *request) explain() (Transform, error) {
 			return nil, err
 		}
 		q.check = func(body []byte) error { return r.guardInto(q, in.named, body) }
-	} else if q.opening == nil {
+		return q, nil
+	}
+	return r.unruled(q, func(body []byte) error {
+		_, err := r.guardQuery(nil, body)
+		return err
+	})
+}
+
+// unruled gives the transform of a search of indices that no rule names; q opens its reply, if anything does. The body may
+// still bring a document for an index that a rule does name: only more_like_this takes one. So a body passes as it is, in any
+// form, as long as it has no such clause, in the open or by escapes or in a wrapper clause.
+func (r *request) unruled(q *query, check func(body []byte) error) (Transform, error) {
+	if r.call.HasBody && len(r.Policy.Rules) > 0 {
+		q.anyForm = q.opening == nil
+		q.check = func(body []byte) error {
+			if !namesElsewhere(body) {
+				return nil
+			}
+			if fault := jsonOnly(r.call.ContentType); fault != nil {
+				return fault
+			}
+			return check(body)
+		}
+		return q, nil
+	}
+	if q.opening == nil {
 		return nil, nil
 	}
 	return q, nil
+}
+
+// namesElsewhere reports whether a search may bring a document for another index.
+func namesElsewhere(body []byte) bool {
+	return bytes.Contains(body, []byte("more_like_this")) && bytes.Contains(body, []byte("_index")) || bytes.Contains(body, []byte("wrapper")) || bytes.Contains(body, []byte(`\u00`))
 }
 
 // read carries requests that bring no query and return documents.

@@ -133,7 +133,7 @@ func TestPlanKinds(t *testing.T) {
 		{"PUT /user/_doc/1?id=2", "!esproxy_bad_request", "!esproxy_bad_request"}, {"PUT /user/_doc/1?i%64=2", "!esproxy_bad_request", "!esproxy_bad_request"}, {"PUT /user/_doc/1?type=x", "!esproxy_bad_request", "!esproxy_bad_request"},
 		{"GET /user/_search?source=%7B%7D", "!esproxy_bad_request", "!esproxy_bad_request"}, {"POST /user/_search?source_content_type=application/json", "!esproxy_bad_request", "!esproxy_bad_request"},
 		{"PUT /user/_doc/1?%zz", "!esproxy_bad_request", "!esproxy_bad_request"}, {"GET /_cluster/health?%zz", "!esproxy_bad_request", "!esproxy_bad_request"},
-		{"POST /user/_search", "query", "query opens"}, {"GET /user/_search", "query", "query opens"}, {"POST /plain/_search", "pass", "query opens"}, {"POST /_search", "query", "query opens"},
+		{"POST /user/_search", "query", "query opens"}, {"GET /user/_search", "query", "query opens"}, {"POST /plain/_search", "query", "query opens"}, {"POST /_search", "query", "query opens"},
 		{"GET /user/_doc/1", "pass", "query opens"}, {"HEAD /user/_doc/1", "pass", "pass"}, {"GET /user/_source/1", "pass", "query opens"}, {"POST /_mget", "query", "query opens"},
 		{"POST /_search/scroll", "query", "query opens"}, {"POST /_msearch", "query", "query opens"},
 		{"PUT /user", "control", "control"}, {"PUT /user/_mapping", "control", "control"}, {"PUT /plain/_mapping", "pass", "pass"},

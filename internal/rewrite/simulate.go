@@ -142,7 +142,7 @@ func (r *request) terms() (Transform, error) {
 		if err != nil {
 			return nil, err
 		}
-		if rules = in.named; len(rules) == 0 && r.api != "mtermvectors" {
+		if rules = in.named; len(rules) == 0 && r.api != "mtermvectors" && r.api != "termvectors" {
 			return nil, nil
 		}
 	}
@@ -164,7 +164,7 @@ func (r *request) terms() (Transform, error) {
 		case "mtermvectors":
 			return body, r.manyVectors(root, body, rules)
 		}
-		return body, g.vectors(root)
+		return body, r.vectors(g, root)
 	})
 }
 
@@ -191,6 +191,18 @@ func (g *guard) vectors(v *treeValue) error {
 		"dfs", "per_field_analyzer", "perFieldAnalyzer", "filter", "routing", "_routing", "version", "version_type", "_version", "_version_type", "_index", "_id", "_type")
 }
 
+// vectors is guard.vectors under the rules of the index that the body names, which counts before that of the path.
+func (r *request) vectors(g *guard, v *treeValue) error {
+	if m := v.member("_index"); m != nil && !m.isNull() {
+		in, err := r.reach(r.ctx, string(g.text(m)))
+		if err != nil {
+			return err
+		}
+		g = newGuard(in.named, g.body)
+	}
+	return g.vectors(v)
+}
+
 // manyVectors reads a request of _mtermvectors: each document under the rules of the index that it names.
 func (r *request) manyVectors(root *treeValue, body []byte, rules []*policy.Rule) error {
 	g := newGuard(rules, body)
@@ -198,15 +210,7 @@ func (r *request) manyVectors(root *treeValue, body []byte, rules []*policy.Rule
 		return err
 	}
 	for i := range orNull(root.member("docs")).kids {
-		doc, one := &root.member("docs").kids[i], g
-		if m := doc.member("_index"); m != nil && !m.isNull() {
-			in, err := r.reach(r.ctx, string(g.text(m)))
-			if err != nil {
-				return err
-			}
-			one = newGuard(in.named, body)
-		}
-		if err := one.vectors(doc); err != nil {
+		if err := r.vectors(g, &root.member("docs").kids[i]); err != nil {
 			return err
 		}
 	}

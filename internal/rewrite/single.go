@@ -210,6 +210,7 @@ type query struct {
 	whole
 	check   func(body []byte) error // looks for constants on protected fields; nil when nothing is protected
 	opening *opening                // nil when the reply passes untouched
+	anyForm bool                    // the body may have another form than JSON
 }
 
 // Request implements Transform.

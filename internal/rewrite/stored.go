@@ -15,8 +15,14 @@ const maxStored = 1 << 20
 // newGuard makes a guard that can look stored scripts up.
 func (r *request) newGuard(rules []*policy.Rule, body []byte) *guard {
 	g := newGuard(rules, body)
-	g.scripts = r.storedScript
+	g.scripts, g.elsewhere = r.storedScript, r.rulesElsewhere
 	return g
+}
+
+// rulesElsewhere gives the rules of what a name in a body reaches.
+func (r *request) rulesElsewhere(index string) ([]*policy.Rule, error) {
+	in, err := r.reach(r.ctx, index)
+	return in.named, err
 }
 
 // guardQuery is Engine.guardQuery with stored scripts looked up.

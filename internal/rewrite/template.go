@@ -30,10 +30,10 @@ func (r *request) searchTemplate() (Transform, error) {
 		q.opening.fallback = r.onlyTarget()
 	}
 	if len(in.rules) == 0 {
-		if q.opening == nil {
-			return nil, nil
-		}
-		return q, nil
+		return r.unruled(q, func(body []byte) error {
+			_, err := r.templated(nil, body, r.values["id"])
+			return err
+		})
 	}
 	if err := guardURL(in.named, r.urlParams()); err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (g *guard) storedTemplate(t *templateText) error {
 
 // within gives a guard for another body under the same rules.
 func (g *guard) within(body []byte) *guard {
-	return &guard{body: body, fields: g.fields, rules: g.rules, info: &queryInfo{}, scripts: g.scripts}
+	return &guard{body: body, fields: g.fields, rules: g.rules, info: &queryInfo{}, scripts: g.scripts, elsewhere: g.elsewhere}
 }
 
 // template judges a template inside of a body: its text, inline or stored, and what it becomes with its params and with what the
