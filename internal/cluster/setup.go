@@ -148,7 +148,7 @@ func (c *Cluster) change(ctx context.Context, what, method, path, body string) (
 		if root := gjson.GetBytes(reply, "error.root_cause.0.type").Str; root != "" {
 			kind = root
 		}
-		if !errorType.MatchString(kind) {
+		if !errorType().MatchString(kind) {
 			kind = "no type"
 		}
 		return nil, errors.New(what + ": " + statusError(status).Error() + " (" + kind + ")")

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/esproxy/esproxy/internal/policy"
 	"github.com/esproxy/esproxy/internal/rewrite"
@@ -142,13 +143,15 @@ func (c *Cluster) countOf(ctx context.Context, index, query string) (int64, erro
 // quote documents.
 func unanswered(status int, reply []byte) *rewrite.Fault {
 	kind := gjson.GetBytes(reply, "error.type").String()
-	if !errorType.MatchString(kind) {
+	if !errorType().MatchString(kind) {
 		kind = "no type"
 	}
 	return &rewrite.Fault{Status: http.StatusServiceUnavailable, Type: FaultUnknown, Reason: "Elasticsearch answered " + strconv.Itoa(status) + " (" + kind + ") to a question about stored documents"}
 }
 
-var errorType = regexp.MustCompile(`^[a-z_]{1,64}$`)
+var errorType = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z_]{1,64}$`)
+})
 
 // page asks for the first page, with fewer documents while a page is too long.
 func (c *Cluster) page(ctx context.Context, index, query, source string, size int, scroll bool) ([]byte, error) {

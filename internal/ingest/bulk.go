@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/elastic/elastic-transport-go/v8/elastictransport"
@@ -331,12 +332,14 @@ func replyType(r io.Reader) string {
 	return safeType(reply.Error.Type)
 }
 
-var plainType = regexp.MustCompile(`^[a-z][a-z0-9_]{0,99}$`)
+var plainType = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z][a-z0-9_]{0,99}$`)
+})
 
 // safeType lets an error type through that looks like one. Types are names from Elasticsearch's source, but what comes over
 // a wire can be anything.
 func safeType(kind string) string {
-	if !plainType.MatchString(kind) {
+	if !plainType().MatchString(kind) {
 		return "unknown"
 	}
 	return kind

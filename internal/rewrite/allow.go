@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"strings"
+	"sync"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -44,10 +45,10 @@ func badAllow(a *policy.Allow) string {
 // underscore is no index.
 func (n *routeNode) overlapping(method string, segs []string, first bool) *route {
 	if len(segs) == 0 {
-		return n.methods[method]
+		return n.row(method)
 	}
-	for word, next := range n.fixed {
-		if word == segs[0] || strings.HasPrefix(segs[0], "{") {
+	for _, next := range n.fixed {
+		if next.word == segs[0] || strings.HasPrefix(segs[0], "{") {
 			if r := next.overlapping(method, segs[1:], false); r != nil {
 				return r
 			}
@@ -94,7 +95,7 @@ next:
 func allowHint(method, path string) string {
 	segs := splitPath(path)
 	for i, s := range segs {
-		if !endpointWord(s) && !tableWords[s] {
+		if !endpointWord(s) && !tableWords()[s] {
 			segs[i] = "{x}"
 		}
 	}
@@ -114,20 +115,18 @@ func endpointWord(s string) bool {
 }
 
 // tableWords are all fixed words of the table.
-var tableWords = wordsOf(routes)
-
-func wordsOf(n *routeNode) map[string]bool {
+var tableWords = sync.OnceValue(func() map[string]bool {
 	words := map[string]bool{}
 	var walk func(n *routeNode)
 	walk = func(n *routeNode) {
-		for word, next := range n.fixed {
-			words[word] = true
+		for _, next := range n.fixed {
+			words[next.word] = true
 			walk(next)
 		}
 		if n.wildcard != nil {
 			walk(n.wildcard)
 		}
 	}
-	walk(n)
+	walk(routes)
 	return words
-}
+})

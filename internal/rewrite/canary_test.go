@@ -72,4 +72,4 @@ func TestNoRowSendsACanary(t *testing.T) {
 	}
 }
 
-func documentsAnyName(api string) bool { return slices.Contains(documentedMembers[api], "*") }
+func documentsAnyName(api string) bool { return slices.Contains(documentedMembers(api), "*") }

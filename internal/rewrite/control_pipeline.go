@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -69,7 +70,7 @@ func (c *controlPass) processors(v *treeValue, each string) error {
 func (c *controlPass) processor(p *treeValue, each string) error {
 	kind := string(p.name)
 	shown := kind
-	if !processorName.MatchString(kind) {
+	if !processorName().MatchString(kind) {
 		shown = "unknown" // the client's text is not repeated
 	}
 	switch kind {
@@ -130,7 +131,9 @@ func (c *controlPass) processor(p *treeValue, each string) error {
 	return nil
 }
 
-var processorName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,40}$`)
+var processorName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z][a-z0-9_]{0,40}$`)
+})
 
 // namesPaths reports whether an option of a processor holds names of fields. All processors of the server and its
 // modules call them so.
@@ -328,11 +331,13 @@ func (c *controlPass) pipelineScript(p *treeValue) error {
 			return pipelineFieldFault("script", f)
 		}
 	}
-	if dynamicAccess.Match(text) {
+	if dynamicAccess().Match(text) {
 		return pipelineFault("script", "reaches into the document by a name that is built while it runs; write the name itself")
 	}
 	return nil
 }
 
 // dynamicAccess finds ctx[…] with anything but one string, and writes by a name that is no string.
-var dynamicAccess = regexp.MustCompile(`\bctx(?:\._source)?\s*(?:\??\[\s*[^'"\s]|\??\[\s*(?:'[^'\\]*'|"[^"\\]*")\s*[^\]\s]|\??\.\s*(?:put|putIfAbsent)\s*\(\s*[^'"\s]|\??\.\s*putAll\b)`)
+var dynamicAccess = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\bctx(?:\._source)?\s*(?:\??\[\s*[^'"\s]|\??\[\s*(?:'[^'\\]*'|"[^"\\]*")\s*[^\]\s]|\??\.\s*(?:put|putIfAbsent)\s*\(\s*[^'"\s]|\??\.\s*putAll\b)`)
+})

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"net/url"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/esproxy/esproxy/internal/policy"
@@ -32,7 +33,7 @@ func (e *Engine) checkLine(ctx context.Context, m *matched, call *Call) error {
 			rest = ""
 		}
 		name, v, _ := strings.Cut(pair, "=")
-		if documentedParams[name] && !lineParams[name] {
+		if documentedParam(name) && !lineParams[name] {
 			continue
 		}
 		if err := e.checkParam(ctx, m, call, name, v); err != nil {
@@ -145,7 +146,7 @@ func (e *Engine) checkParam(ctx context.Context, m *matched, call *Call, name, v
 		}
 		return nil
 	}
-	if documentedParams[n] || value == "" || fieldOf(e.Policy.Rules, n) == nil {
+	if documentedParam(n) || value == "" || fieldOf(e.Policy.Rules, n) == nil {
 		return nil
 	}
 	rules, err := e.lineRules(ctx, m, call)
@@ -171,7 +172,20 @@ func badQueryFault() *Fault {
 //go:embed members.tsv
 var membersTSV string
 
-var documentedParams, documentedMembers = mustParseMembers(membersTSV)
+// documented is members.tsv, read when a request first asks for it.
+var documented = sync.OnceValues(func() (params map[string]bool, members map[string][]string) { return mustParseMembers(membersTSV) })
+
+// documentedParam reports whether any API documents a query parameter of this name.
+func documentedParam(name string) bool {
+	params, _ := documented()
+	return params[name]
+}
+
+// documentedMembers are the members that an API documents at the top of its body.
+func documentedMembers(api string) []string {
+	_, members := documented()
+	return members[api]
+}
 
 // mustParseMembers reads members.tsv: the union of all query parameters, and by API the members at the top of its body.
 func mustParseMembers(tsv string) (params map[string]bool, members map[string][]string) {

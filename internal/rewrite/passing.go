@@ -73,7 +73,7 @@ var ownFields = map[string][]string{
 func (r *request) members() (func(body []byte) error, error) {
 	return r.membersOnly(func(rules []*policy.Rule, body []byte) error {
 		if own, ok := ownFields[r.api]; ok {
-			if err := checkMembers(rules, r.route.members, body); err != nil {
+			if err := checkMembers(rules, r.route.members(), body); err != nil {
 				return err
 			}
 			root, err := strictTree(body)
@@ -84,7 +84,7 @@ func (r *request) members() (func(body []byte) error, error) {
 			g.fields = slices.DeleteFunc(g.fields, func(f *policy.Field) bool { return slices.Contains(own, f.Parts[0]) })
 			return g.search(&root)
 		}
-		return checkMembers(rules, r.route.members, body)
+		return checkMembers(rules, r.route.members(), body)
 	})
 }
 
@@ -143,12 +143,12 @@ func (r *request) checkFirst(t Transform) error {
 		if err != nil {
 			return err
 		}
-		members := r.route.members
+		members := r.route.members()
 		if len(members) == 0 && strings.HasPrefix(r.api, "inference.") { // an API that newer specifications lack
 			members = jobMembers["inference"]
 		}
 		if r.verdict == verdictMapping { // rows of other names, and bodies with a type
-			members = slices.Concat(members, documentedMembers["indices.put_mapping"], []string{"_doc"})
+			members = slices.Concat(members, documentedMembers("indices.put_mapping"), []string{"_doc"})
 		}
 		if len(rules) > 0 && len(members) > 0 {
 			check = func(body []byte) error {

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
@@ -212,9 +213,11 @@ func ParseSentinelTerm(term string) (t SentinelTerm, ok bool) {
 }
 
 // sealedText is what a sentinel takes for a sealed value: the shortest has 211 characters after its prefix.
-var sealedText = regexp.MustCompile(`\Aesp1\.[A-Za-z0-9_-]{211}[A-Za-z0-9_-]*\z`)
+var sealedText = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\Aesp1\.[A-Za-z0-9_-]{211}[A-Za-z0-9_-]*\z`)
+})
 
 // LooksSealed reports whether a sentinel takes text for a sealed value. It says nothing of whether it opens.
 func LooksSealed(text string) bool {
-	return sealedText.MatchString(text) && (len(text)-len("esp1."))%4 != 1 // what no bytes give in base64
+	return sealedText().MatchString(text) && (len(text)-len("esp1."))%4 != 1 // what no bytes give in base64
 }
