@@ -101,8 +101,8 @@ const (
 // routeNode is one step of the route trie. Fixed words are compared raw and beat parameters, as in
 // Elasticsearch's PathTrie; net/http's ServeMux would clean and decode the path.
 //
-// It has slices where maps come to mind: the table is built at every start, and the thousand small maps made that
-// 1.4 ms, a quarter of the time to the first answer. Now it takes 0.15.
+// It has slices where maps come to mind: the table is built at every start. A thousand small maps, and members.tsv read
+// whether needed or not, took 2.4 ms of the 10 to the first answer; this takes 0.7.
 type routeNode struct {
 	word     string
 	fixed    []*routeNode // sorted by word
