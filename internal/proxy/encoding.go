@@ -8,6 +8,7 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
@@ -55,28 +56,40 @@ var (
 type unpacker struct {
 	src    *bufio.Reader
 	packed *countReader
-	dec    io.ReadCloser
+	dec    io.Reader
+	gzip   *gunzipper // goes back to the pool at the end
 	kind   coding
 	n      int64
 	ratio  int64 // zero: no limit
 	err    error
 }
 
+// gunzipper is a gzip reader with the buffer that it reads from.
+type gunzipper struct {
+	src *bufio.Reader
+	z   gzip.Reader
+}
+
+// gunzippers are those whose body has ended. To make one takes five times as long as to unpack a body of one document.
+var gunzippers = sync.Pool{New: func() any { return &gunzipper{src: bufio.NewReaderSize(nil, blockSize)} }}
+
 func newUnpacker(src io.Reader, kind coding, ratio int64) *unpacker {
-	packed := &countReader{r: src}
-	return &unpacker{src: bufio.NewReaderSize(packed, blockSize), packed: packed, kind: kind, ratio: ratio}
+	return &unpacker{packed: &countReader{r: src}, kind: kind, ratio: ratio}
 }
 
 func (u *unpacker) open() error {
 	if u.kind == gzipped {
-		z, err := gzip.NewReader(u.src)
-		if err != nil {
+		u.gzip = gunzippers.Get().(*gunzipper)
+		u.src = u.gzip.src
+		u.src.Reset(u.packed)
+		if err := u.gzip.z.Reset(u.src); err != nil {
 			return err
 		}
-		z.Multistream(false)
-		u.dec = z
+		u.gzip.z.Multistream(false)
+		u.dec = &u.gzip.z
 		return nil
 	}
+	u.src = bufio.NewReaderSize(u.packed, blockSize)
 	// Servers differ on raw deflate under this name; Elasticsearch tells the two apart by these bits.
 	head, err := u.src.Peek(2)
 	if err != nil {
@@ -89,16 +102,23 @@ func (u *unpacker) open() error {
 	return err
 }
 
-func (u *unpacker) Read(p []byte) (int, error) {
+func (u *unpacker) Read(p []byte) (n int, err error) {
 	if u.err != nil {
 		return 0, u.err
 	}
+	defer func() {
+		if u.err != nil && u.gzip != nil { // nothing is read from here on
+			u.gzip.src.Reset(nil)
+			gunzippers.Put(u.gzip)
+			u.gzip, u.dec, u.src = nil, nil, nil
+		}
+	}()
 	if u.dec == nil {
 		if u.err = noEOF(u.open()); u.err != nil {
 			return 0, u.err
 		}
 	}
-	n, err := u.dec.Read(p)
+	n, err = u.dec.Read(p)
 	u.n += int64(n)
 	if err == io.EOF {
 		switch _, after := u.src.ReadByte(); after {
