@@ -38,10 +38,11 @@ func removeHopFields(h http.Header) {
 	}
 }
 
-// removeOwn removes the fields that are meant for this proxy, in any spelling.
+// removeOwn removes the fields that are meant for this proxy, in any spelling, also in that of environment variables
+// (X_ESPROXY_AUTHORIZATION): it may hold a token.
 func removeOwn(h http.Header) {
 	for name := range h {
-		if len(name) >= len(ownPrefix) && strings.EqualFold(name[:len(ownPrefix)], ownPrefix) {
+		if len(name) >= len(ownPrefix) && strings.EqualFold(strings.ReplaceAll(name[:len(ownPrefix)], "_", "-"), ownPrefix) {
 			delete(h, name)
 		}
 	}

@@ -124,7 +124,7 @@ func TestTransformSmall(t *testing.T) {
 		if k := strings.ToLower(kind); k == "gzip" || k == "deflate" {
 			send = packed(t, k, "doc")
 		}
-		header := []string{"X-Esproxy-Authorization", "Bearer good", "Accept-Encoding", "gzip, br"}
+		header := []string{"X-Esproxy-Authorization", "Bearer good", "Accept-Encoding", "gzip, br", "X_ESPROXY_AUTHORIZATION", "Bearer good"}
 		if kind != "" {
 			header = append(header, "Content-Encoding", kind)
 		}
@@ -142,7 +142,7 @@ func TestTransformSmall(t *testing.T) {
 			t.Errorf("%q: upstream got %q, length %d, %v", kind, s.body, s.req.ContentLength, s.req.Header)
 		}
 		for name := range s.req.Header {
-			if strings.HasPrefix(name, "X-Esproxy") {
+			if strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), "x-esproxy") {
 				t.Errorf("%s went up", name)
 			}
 		}

@@ -63,6 +63,8 @@ type langText struct {
 	params  langParams
 	made    map[string]operand // what the text makes of names
 	given   map[string]bool    // all names that the text gives to something
+	apart   map[string]bool    // names of which one document's several values may stand in rows of their own
+	groups  bool               // so for all names, in SQL
 	changed bool
 	depth   int
 	view    bool // the text is kept, and others read what it makes

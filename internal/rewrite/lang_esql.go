@@ -107,7 +107,10 @@ func (t *langText) command(i, end int) error {
 			return errUnreadText
 		}
 		return t.stats(i+1, end)
-	case "keep", "drop", "show", "limit", "sample", "mv_expand", "fuse", "insist":
+	case "mv_expand":
+		t.splits(i, end)
+		return t.beside(i, end)
+	case "keep", "drop", "show", "limit", "sample", "fuse", "insist":
 		return t.beside(i, end)
 	case "sort":
 		_, err := t.expressions(i, end)
@@ -277,7 +280,21 @@ func (t *langText) stats(i, end int) error {
 	if err != nil || by == end {
 		return err
 	}
+	if err := t.each(by+1, end, ",", func(i, end int) error { t.splits(i, end); return nil }); err != nil {
+		return err
+	}
 	return t.fields(by+1, end)
+}
+
+// splits notes a column each of whose values becomes a row: a document with two subjects then looks like one of either.
+func (t *langText) splits(i, end int) {
+	if i < end && (t.tokens[i].names() || t.tokens[i].kind == tokParam) {
+		if t.apart == nil {
+			t.apart = map[string]bool{}
+		}
+		name, _ := t.path(i, end)
+		t.apart[name] = true
+	}
 }
 
 // rename reads "old AS new, new = old".

@@ -48,10 +48,11 @@ func (r *request) checkLanguage(q *query, lang language, body []byte) error {
 }
 
 // gives reports whether the text itself makes a column with the name of a subject or a protected field: what stands there is then
-// the caller's choice, and proves nothing of whose value it is.
+// the caller's choice, and proves nothing of whose value it is. So does a subject that was one of several of a document, whose
+// values are not opened elsewhere either.
 func (t *langText) gives(rules []*policy.Rule) bool {
 	for _, r := range rules {
-		if t.given[r.Subject] && r.Subject != "" {
+		if r.Subject != "" && (t.given[r.Subject] || t.apart[r.Subject] || t.groups) {
 			return true
 		}
 		for _, f := range r.Fields {
@@ -88,6 +89,10 @@ func (r *request) readLanguage(lang language, body []byte) (*languageBody, error
 	if text := root.member("query"); text.isString() {
 		b.query = string(text.text(body))
 		b.text, err = newLangText(lang, b.query, readLangParams(root.member("params"), body))
+		// The first of several values, where that is asked for.
+		if m := root.member("field_multi_value_leniency"); b.text != nil && m != nil && !m.isNull() && string(m.text(body)) != "false" {
+			b.text.groups = true
+		}
 	}
 	return b, err
 }

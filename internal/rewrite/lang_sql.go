@@ -58,6 +58,7 @@ func (t *langText) selection(i, end int) error {
 		case "where", "having":
 			clause = func(i, end int) error { _, err := t.expression(i, end); return err }
 		case "group", "order":
+			t.groups = t.groups || word == "group" // by a composite aggregation, which has a group for each of several values
 			if i < end && t.tokens[i].is("by") {
 				i++
 			}
@@ -65,6 +66,7 @@ func (t *langText) selection(i, end int) error {
 		case "limit":
 			clause = func(int, int) error { return nil }
 		case "pivot":
+			t.groups = true
 			clause = t.pivot
 		}
 	}
@@ -74,6 +76,7 @@ func (t *langText) selection(i, end int) error {
 // selectList reads "[DISTINCT] [TOP n] expression [[AS] name], …".
 func (t *langText) selectList(i, end int) error {
 	for i < end && (t.tokens[i].is("distinct") || t.tokens[i].is("all")) {
+		t.groups = t.groups || t.tokens[i].is("distinct")
 		i++
 	}
 	if i+1 < end && t.tokens[i].is("top") && t.tokens[i+1].kind == tokNumber {

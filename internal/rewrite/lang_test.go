@@ -287,7 +287,15 @@ func TestTextGivesNames(t *testing.T) {
 		gives bool
 	}{
 		{langESQL, `FROM user | KEEP username, card | SORT username | LIMIT 10`, false},
-		{langESQL, `FROM user METADATA _id | WHERE username == "bob" | EVAL n = LENGTH(city) | STATS c = COUNT(*) BY username`, false},
+		{langESQL, `FROM user METADATA _id | WHERE username == "bob" | EVAL n = LENGTH(city) | MV_EXPAND card | STATS c = COUNT(*) BY city`, false},
+		// A document with several subjects would look like one of each.
+		{langESQL, `FROM user | MV_EXPAND username | KEEP username, card`, true},
+		{langESQL, "FROM user | MV_EXPAND `username`", true},
+		{langESQL, `FROM user | STATS c = COUNT(*) BY card, username`, true},
+		{langESQL, `FROM user | INLINE STATS c = COUNT(*) BY username`, true},
+		{langSQL, `SELECT username, card, COUNT(*) FROM user GROUP BY username, card`, true},
+		{langSQL, `SELECT DISTINCT username, card FROM user`, true},
+		{langSQL, `SELECT username, card FROM user ORDER BY username`, false},
 		{langESQL, `FROM user | RENAME card AS c`, false},
 		{langESQL, `FROM user | EVAL username = "bob"`, true},
 		{langESQL, `FROM user | RENAME note AS card`, true},

@@ -279,6 +279,11 @@ func noIndex(name string) bool {
 }
 
 func decodeSegment(seg string) (string, *Fault) {
+	for i := range len(seg) {
+		if seg[i] >= utf8.RuneSelf { // which the server takes for a character of Latin-1, and so for another name
+			return "", refuse(400, "esproxy_bad_request", "the path has a character beyond ASCII as it is; write it percent-encoded, as %C3%A9 for é")
+		}
+	}
 	v, err := url.PathUnescape(seg)
 	// Elasticsearch replaces what is not UTF-8, so that a look-up might find another document.
 	if err != nil || !utf8.ValidString(v) {

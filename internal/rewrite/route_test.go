@@ -199,6 +199,10 @@ func TestRouteValues(t *testing.T) {
 			t.Errorf("%s: %v, %v", path, m, fault)
 		}
 	}
+	// Elasticsearch takes such bytes for Latin-1: the index "usÃ©r".
+	if m, fault := findRoute("PUT", "/us\u00e9r/_doc/1"); fault == nil || fault.Status != 400 {
+		t.Errorf("%v", m)
+	}
 }
 
 func TestChangesNames(t *testing.T) {
