@@ -325,14 +325,15 @@ func TestCrewFlushesBeforeItWaits(t *testing.T) {
 	in := string(replyHits(400))
 	cut := strings.Index(in, `{"_index":"user","_id":"333"`)
 	from, to := io.Pipe()
-	out := &crewGather{want: 333, all: make(chan bool)}
+	all := make(chan bool)
+	out := &crewGather{want: 333, all: all}
 	done := make(chan error)
 	go func() {
 		_, _, err := crewCase(t, false, from, out, nil)
 		done <- err
 	}()
 	io.WriteString(to, in[:cut])
-	<-out.all
+	<-all
 	io.WriteString(to, in[cut:])
 	to.Close()
 	if err := <-done; err != nil || out.seen != 333 {

@@ -80,6 +80,7 @@ type hitReader struct {
 	subject bool
 	late    bool
 	twice   int // units or inner hits with a member that is there twice
+	told    *told
 }
 
 // members walks an object at pos: f gets the unescaped name and the place of the value and returns the end of it.
@@ -96,7 +97,7 @@ func (h *hitReader) members(pos int, f func(name []byte, pos int) (int, error)) 
 		return pos + 1, nil
 	}
 	for {
-		name, value, err := h.name(pos)
+		name, _, value, err := h.name(pos, nil)
 		if err != nil {
 			return value, err
 		}
@@ -145,21 +146,6 @@ func (h *hitReader) elements(pos int, f func(pos int) (int, error)) (end int, er
 			return pos, badSyntax(pos, "expected a comma or ]")
 		}
 	}
-}
-
-// name reads a member name and its colon. The name is valid until the next one is read.
-func (h *hitReader) name(pos int) (name []byte, value int, err error) {
-	end, flags, err := scanName(h.b, pos)
-	if err != nil {
-		return nil, end, err
-	}
-	name = h.b[pos+1 : end-1]
-	if flags&hasEscape != 0 {
-		h.scratch = unescape(h.scratch[:0], name)
-		name = h.scratch
-	}
-	value, err = skipColon(h.b, end)
-	return name, value, err
 }
 
 // skip reads over a value. In the window a number that runs into its end may go on behind it, but a

@@ -13,11 +13,10 @@ func (h *hitReader) walkObject(pos int, n *node, inArray bool, depth int) (end i
 		return pos + 1, nil
 	}
 	for {
-		name, value, err := h.name(pos)
+		_, child, value, err := h.name(pos, n)
 		if err != nil {
 			return value, err
 		}
-		child, _ := n.descend(name)
 		switch {
 		case child == nil:
 			pos, err = skipValue(b, value, depth+1)

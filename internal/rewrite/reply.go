@@ -142,7 +142,7 @@ type heldUnit struct {
 func newReplier(ctx context.Context, o *opening, s *stream) *replier {
 	r := &replier{hand: hand{o: o, session: o.eng.Opener.NewSession()}, s: s, ctx: ctx, targets: map[string]*shownTarget{}, counts: map[string]int{}}
 	s.full = r.release
-	r.h = hitReader{u: &r.u, resolve: r.target, whole: o.sourceWhole}
+	r.h = hitReader{u: &r.u, resolve: r.target, whole: o.sourceWhole, told: new(told)}
 	return r
 }
 
@@ -367,7 +367,7 @@ func (r *replier) unitOf(first byte, read func(pos int) (int, error)) error {
 
 func (r *replier) try(read func(pos int) (int, error), b []byte) (int, error) {
 	r.u.reset()
-	r.h.b, r.h.twice = b, 0
+	r.h.b, r.h.twice, r.h.told.next = b, 0, 0
 	end, err := read(0)
 	if err == nil {
 		r.unopened(twiceThere, r.h.twice)
