@@ -15,11 +15,13 @@ import (
 // order of the reply as it is opened (look-ups of subjects, scrypt, whose derivations are limited for each reply) stays with the
 // one that reads. Cryptography is two thirds of the time that a hit takes, so this brings 1.6 on two processors.
 //
-// The first soloUnits units are opened without a crew: a hand-over costs more than a short reply takes, and the first bytes go
-// out at once.
+// The first soloUnits units are opened without a crew: a hand-over costs more than a short reply takes.
 
 const (
 	soloUnits = 64
+	// firstUnits is after how many units the first bytes go out. Up to here one write for all is sooner done; to fill the writer's
+	// buffer takes ten times as long.
+	firstUnits = 8
 	// batchSize is how much text is opened at a time: some 50 hits, 150 µs of work.
 	batchSize = 64 << 10
 	// aloneUnits is up to how many units the one that reads opens itself rather than wake a worker.
@@ -106,10 +108,19 @@ type crew struct {
 	panicked any
 }
 
-// shares reports whether a reply that was opened alone so far is long enough for a crew.
+// shares reports whether a reply that was opened alone so far is long enough for a crew. That its head and first units went out
+// before means that it is this goroutine which begins the reply.
 func (r *replier) shares() bool {
-	r.solo++
 	return r.mayShare && r.solo >= cmp.Or(r.o.soloUnits, soloUnits) && !r.s.hold && runtime.GOMAXPROCS(0) > 1
+}
+
+// first lets the first units go out.
+func (r *replier) first() error {
+	err := r.s.flush()
+	if f, ok := r.s.out.(flusher); ok && err == nil {
+		err = f.Flush()
+	}
+	return err
 }
 
 // slow reports whether the tokens of the unit must be opened by the one that reads.
@@ -128,14 +139,8 @@ func (r *replier) newCrew() error {
 	if !r.s.tryAcquire(2 * batchSize) {
 		return nil
 	}
-	// The reply's head goes out from here, and the first units with it.
 	if err := r.s.flush(); err != nil {
 		return err
-	}
-	if f, ok := r.s.out.(flusher); ok {
-		if err := f.Flush(); err != nil {
-			return err
-		}
 	}
 	workers := min(runtime.GOMAXPROCS(0)-1, maxWorkers)
 	c := &crew{r: r, out: r.s.out, own: r.s.obuf, made: 1, most: workers + 3}

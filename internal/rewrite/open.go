@@ -6,9 +6,16 @@ func (r *replier) put(raw []byte) error {
 		return r.s.emit(raw)
 	}
 	if !r.mustLookUp(raw) {
-		if r.crew == nil && r.shares() {
-			if err := r.newCrew(); err != nil {
-				return err
+		if r.crew == nil {
+			if r.solo++; r.solo == firstUnits+1 && r.mayShare && !r.s.hold {
+				if err := r.first(); err != nil {
+					return err
+				}
+			}
+			if r.shares() {
+				if err := r.newCrew(); err != nil {
+					return err
+				}
 			}
 		}
 		if r.crew != nil && !r.s.hold {

@@ -128,6 +128,7 @@ type replier struct {
 	small   []byte
 	counts  map[string]int
 
+	second   bool  // a unit was read before
 	mayShare bool  // the reply may be opened by several goroutines
 	solo     int   // units that were opened without a crew
 	crew     *crew // nil: this goroutine opens all
@@ -142,7 +143,7 @@ type heldUnit struct {
 func newReplier(ctx context.Context, o *opening, s *stream) *replier {
 	r := &replier{hand: hand{o: o, session: o.eng.Opener.NewSession()}, s: s, ctx: ctx, targets: map[string]*shownTarget{}, counts: map[string]int{}}
 	s.full = r.release
-	r.h = hitReader{u: &r.u, resolve: r.target, whole: o.sourceWhole, told: new(told)}
+	r.h = hitReader{u: &r.u, resolve: r.target, whole: o.sourceWhole}
 	return r
 }
 
@@ -367,7 +368,14 @@ func (r *replier) unitOf(first byte, read func(pos int) (int, error)) error {
 
 func (r *replier) try(read func(pos int) (int, error), b []byte) (int, error) {
 	r.u.reset()
-	r.h.b, r.h.twice, r.h.told.next = b, 0, 0
+	r.h.b, r.h.twice = b, 0
+	if r.second { // the first one is often the only one, and to note its names costs more than to read it
+		if r.h.told == nil {
+			r.h.told = new(told)
+		}
+		r.h.told.next = 0
+	}
+	r.second = true
 	end, err := read(0)
 	if err == nil {
 		r.unopened(twiceThere, r.h.twice)
