@@ -102,12 +102,8 @@ func (r *request) administration() (Transform, error) {
 			if err := r.change(r.ctx, named); err != nil {
 				return nil, err
 			}
-			if len(rules) == 0 && namesElsewhere(body) {
-				root, err := strictTree(body)
-				if err != nil {
-					return nil, badBodyFault(err)
-				}
-				return body, (&controlPass{guard: r.newGuard(nil, body)}).aliasActions(&root)
+			if len(rules) == 0 {
+				return body, r.filtersElsewhere(body)
 			}
 		}
 		if kind == controlRoles {
@@ -127,6 +123,23 @@ func (r *request) administration() (Transform, error) {
 		}
 		return out, err
 	})
+}
+
+// filtersElsewhere reads the filters of aliases, in a body that changes aliases or makes an index, where no rule applies to any of
+// these: they may still bring documents for other indices.
+func (r *request) filtersElsewhere(body []byte) error {
+	if !namesElsewhere(body) {
+		return nil
+	}
+	root, err := strictTree(body)
+	if err != nil {
+		return badBodyFault(err)
+	}
+	c := &controlPass{guard: r.newGuard(nil, body)}
+	if err := c.aliases(root.member("aliases")); err != nil {
+		return err
+	}
+	return c.aliasActions(&root)
 }
 
 // alike reports whether every index that a name stands for is under the same rules.
@@ -259,7 +272,7 @@ func (r *request) createIndex(name string) (Transform, error) {
 			return nil, conflictFaultOf(conflict)
 		}
 		if len(rules) == 0 {
-			return body, nil
+			return body, r.filtersElsewhere(body)
 		}
 		return r.control(controlCreate, rules, body)
 	})
@@ -341,7 +354,7 @@ func (r *request) resized(names, group []string, change func(rules []*policy.Rul
 		}
 		rules := r.rulesOf(slices.Concat(names, aliases))
 		if len(rules) == 0 {
-			return body, nil
+			return body, r.filtersElsewhere(body)
 		}
 		return change(rules, body)
 	})

@@ -383,6 +383,9 @@ func (r *request) update(p *Plan) (Transform, error) {
 func (r *request) unread() error {
 	index, ok := r.values["index"]
 	if ok {
+		if index == "views" && len(r.Policy.Rules) > 0 && strings.HasPrefix(r.template, "/{index}/{type}/_search") {
+			return refuse(403, "esproxy_refused_endpoint", "on OpenSearch this is a search of a view, and which indices it reads is not known here; search the indices themselves")
+		}
 		if r.method != "GET" && r.method != "HEAD" { // some write documents
 			if err := r.writing.enter(r.ctx, index); err != nil {
 				return err

@@ -128,6 +128,7 @@ func TestPlanKinds(t *testing.T) {
 		{"PUT /both/_doc/1", "!esproxy_rule_conflict", "!esproxy_rule_conflict"}, {"PUT /user*/_doc/1", "!esproxy_bad_request", "!esproxy_bad_request"}, {"PUT /a,user/_doc/1", "!esproxy_bad_request", "!esproxy_bad_request"},
 		{"PUT /a%2Cuser/_doc/1", "!esproxy_bad_request", "!esproxy_bad_request"},
 		{"POST /user/_update/1", "singleUpdate", "singleUpdate opens"}, {"POST /plain/_update/1", "pass", "pass"},
+		{"POST /views/x/_search", "!esproxy_refused_endpoint", "!esproxy_refused_endpoint"}, {"POST /plain/x/_search", "pass", "pass"},
 		{"POST /_bulk", "bulk", "bulk opens"}, {"PUT /plain/_bulk", "bulk", "bulk opens"}, {"POST /_bulk?index=user", "bulk", "bulk opens"}, {"POST /user/_bulk?index=user", "bulk", "bulk opens"},
 		{"POST /user/_bulk?index=other", "!esproxy_bad_request", "!esproxy_bad_request"}, {"POST /_bulk?index=user&index=plain", "!esproxy_bad_request", "!esproxy_bad_request"}, {"POST /_bulk?index=user;index=plain", "!esproxy_bad_request", "!esproxy_bad_request"},
 		{"PUT /user/_doc/1?id=2", "!esproxy_bad_request", "!esproxy_bad_request"}, {"PUT /user/_doc/1?i%64=2", "!esproxy_bad_request", "!esproxy_bad_request"}, {"PUT /user/_doc/1?type=x", "!esproxy_bad_request", "!esproxy_bad_request"},

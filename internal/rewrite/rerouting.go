@@ -91,6 +91,9 @@ func (r *request) reindexScript(script *treeValue, g *guard) error {
 			"use only ctx._source, ctx.op, ctx._id, ctx._routing and ctx._version, or write ctx._index = '…' with a name, or the beginning of one, that no rule names")
 	}
 	for _, name := range names {
+		if err := r.writing.enter(r.ctx, name); err != nil {
+			return err
+		}
 		in, err := r.reach(r.ctx, name)
 		if err != nil {
 			return err
