@@ -94,6 +94,33 @@ func (c *child) stop() {
 func (c *child) cpu() (time.Duration, error) { return cpuOf(c.cmd.Process.Pid) }
 
 func cpuOf(pid int) (time.Duration, error) {
+	var total time.Duration
+	for _, pid := range family(pid) {
+		t, err := cpuOfOne(pid)
+		if err != nil {
+			return 0, err
+		}
+		total += t
+	}
+	return total, nil
+}
+
+// family is a process and those that it started, such as the workers of nginx.
+func family(pid int) []int {
+	all := []int{pid}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, f := range files {
+		text, _ := os.ReadFile(f)
+		for _, word := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(word); err == nil {
+				all = append(all, family(child)...)
+			}
+		}
+	}
+	return all
+}
+
+func cpuOfOne(pid int) (time.Duration, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(files) == 0 {
 		return 0, fmt.Errorf("no scheduler statistics of process %d in /proc (Linux is needed)", pid)
@@ -117,9 +144,20 @@ func cpuOf(pid int) (time.Duration, error) {
 	return time.Duration(total), nil
 }
 
-// peak is the largest resident memory so far, in bytes.
-func (c *child) peak() (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+// peak is the largest resident memory so far, in bytes; of several processes the sum.
+func (c *child) peak() (total int64, err error) {
+	for _, pid := range family(c.cmd.Process.Pid) {
+		n, err := peakOfOne(pid)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+func peakOfOne(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strconv"
 
 	"github.com/klauspost/compress/gzip"
@@ -94,6 +95,7 @@ type body struct {
 	size int64
 	docs int
 	gzip bool
+	sent int64 // of a packed body that make writes
 	make func(w io.Writer) error
 }
 
@@ -126,6 +128,38 @@ func (c *corpus) stream(size int64) *body {
 	}}
 }
 
+// packedInto is b compressed into a file, from which it is sent.
+func (b *body) packedInto(file string) (*body, error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	z, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.make(z); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &body{size: b.size, docs: b.docs, gzip: true, sent: info.Size(), make: func(w io.Writer) error {
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{f}, make([]byte, 256<<10))
+		return err
+	}}, nil
+}
+
 // packed is b compressed. Its size stays that of the plain body: throughput counts documents as the client has them.
 func (b *body) packed() *body {
 	var out bytes.Buffer
@@ -139,6 +173,9 @@ func (b *body) packed() *body {
 func (b *body) wire() int64 {
 	if b.data != nil {
 		return int64(len(b.data))
+	}
+	if b.gzip {
+		return b.sent
 	}
 	return b.size
 }

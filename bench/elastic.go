@@ -120,14 +120,28 @@ func printElasticsearch(o *options, l *lab, ways []*way) error {
 			row["cpu_us_per_doc"], spread(w.search).Median, search, row["search_p50_ms"], row["search_p99_ms"], row["store_bytes_per_doc"])
 	}
 	t.Flush()
+	rep := &report{Goals: newGoals()}
+	for _, w := range ways {
+		if w.name == gcm {
+			rep.set(20, 0, spread(divide(w.docs, base.docs)))
+			rep.set(20, 1, ratio{Median: p99(w) / p99(base)})
+		}
+	}
+	rep.printGoals(os.Stdout, func(*goal) bool { return false })
 	if o.json == "" {
 		return nil
 	}
-	text, err := json.MarshalIndent(map[string]any{"commit": l.commit, "machine": machine(), "ways": rows}, "", " ")
+	text, err := json.MarshalIndent(map[string]any{"commit": l.commit, "machine": machine(), "ways": rows, "goals": rep.Goals}, "", " ")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(o.json, append(text, '\n'), 0o644)
+}
+
+// p99 of a way's bulks, in seconds.
+func p99(w *way) float64 {
+	all := slices.Sorted(slices.Values(w.bulkTimes))
+	return all[(len(all)-1)*99/100].Seconds()
 }
 
 // ask sends one management request straight to Elasticsearch.

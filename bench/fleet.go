@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"path/filepath"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -12,6 +13,7 @@ import (
 // fleet is the processes that are measured against each other.
 type fleet struct {
 	sink, rp, naive, gcm, eax *child
+	others                    []*child // nginx and HAProxy, where they are installed
 }
 
 func startFleet(l *lab, sink *child) (f *fleet, err error) {
@@ -33,10 +35,13 @@ func startFleet(l *lab, sink *child) (f *fleet, err error) {
 	if f.eax, err = l.proxy("eax"); err != nil {
 		return nil, err
 	}
+	if f.others, err = external(l); err != nil {
+		return nil, err
+	}
 	return f, nil
 }
 
-func (f *fleet) all() []*child { return []*child{f.rp, f.naive, f.gcm, f.eax} }
+func (f *fleet) all() []*child { return append([]*child{f.rp, f.naive, f.gcm, f.eax}, f.others...) }
 
 func (f *fleet) stop() {
 	for _, c := range f.all() {
@@ -59,11 +64,11 @@ const (
 )
 
 // workloads are the rows of the benchmark.
-func (f *fleet) workloads(l *lab) []*workload {
+func (f *fleet) workloads(l *lab) ([]*workload, error) {
 	c := newCorpus()
 	ring, err := newRing(l.key, envelope.GCM)
 	if err != nil {
-		panic(err) // the key is our own
+		return nil, err
 	}
 	one, mega, ten := c.bulk(1), c.bulk(1_000_000), c.bulk(10_000_000)
 	packed := ten.packed()
@@ -85,6 +90,10 @@ func (f *fleet) workloads(l *lab) []*workload {
 			t.Name = name
 			w.targets = append(w.targets, t)
 		}
+		for _, o := range f.others {
+			w.targets = append(w.targets, &target{Name: o.name, proc: o, path: "/user/_bulk"})
+		}
+		w.short, w.large = b.docs == 1, b.size > 500_000_000
 		return w
 	}
 	search := func(reply string, clients int) *workload {
@@ -97,6 +106,10 @@ func (f *fleet) workloads(l *lab) []*workload {
 			{Name: gcm, proc: f.gcm, path: "/user/_search", header: h},
 			{Name: granted, proc: f.gcm, path: "/user/_search", header: h + l.grant(), opened: true},
 		}
+		for _, o := range f.others {
+			w.targets = append(w.targets, &target{Name: o.name, proc: o, path: "/user/_search", header: h})
+		}
+		w.short = reply == "2KB"
 		return w
 	}
 	out := []*workload{
@@ -112,18 +125,29 @@ func (f *fleet) workloads(l *lab) []*workload {
 		hundred := c.bulk(100_000_000)
 		out = append(out,
 			bulk("bulk 1 doc", 4, one, direct, rp, naive, gcm, eax, pass),
+			bulk("bulk 1 doc gzip", 1, one.packed(), rp, gcm, pass),
 			bulk("bulk 1 MB", 1, mega, rp, naive, gcm, eax, pass),
 			bulk("bulk 1 MB", 4, mega, rp, naive, gcm, eax, pass),
+			bulk("bulk 1 MB gzip", 1, mega.packed(), rp, gcm, pass),
 			bulk("bulk 1 MB gzip", 4, mega.packed(), rp, gcm, pass),
 			bulk("bulk 10 MB gzip", 4, packed, rp, gcm, pass),
 			bulk("bulk 100 MB", 1, hundred, rp, gcm, eax, pass),
 			bulk("bulk 100 MB", 4, hundred, rp, gcm, pass),
+			bulk("bulk 100 MB gzip", 1, hundred.packed(), rp, gcm, pass),
 			search("200KB", 1),
 			search("200KB", 4),
 			search("10000 hits", 4),
 		)
 	}
-	return out
+	if l.huge {
+		giga := c.stream(1_000_000_000)
+		gigaPacked, err := giga.packedInto(filepath.Join(l.dir, "giga.gz"))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, bulk("bulk 1 GB", 1, giga, rp, gcm), bulk("bulk 1 GB", 4, giga, rp, gcm), bulk("bulk 1 GB gzip", 1, gigaPacked, rp, gcm))
+	}
+	return out, nil
 }
 
 // cryptography seals three values in each of n documents.

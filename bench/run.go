@@ -29,6 +29,8 @@ type workload struct {
 	Clients int
 	body    *body
 	bulk    bool
+	short   bool // one small request is short: three times as many rounds, each of a third
+	large   bool // a few rounds do
 	targets []*target
 }
 
@@ -67,6 +69,12 @@ func run(w *workload, rounds int, slot time.Duration) (*result, error) {
 		res.Targets = append(res.Targets, t.Name)
 	}
 	counts := make([]int, len(w.targets))
+	switch {
+	case w.short:
+		rounds, slot = rounds*3, slot/3
+	case w.large:
+		rounds = min(rounds, 3)
+	}
 	for round := range rounds + 1 {
 		for i := range w.targets {
 			at := (i + round) % len(w.targets)
