@@ -75,9 +75,6 @@ func newCorpus() *corpus {
 	return c
 }
 
-// docSize is the length of one document without its action line.
-func (c *corpus) docSize() int { return c.stride - bytes.IndexByte(c.block, '\n') - 2 }
-
 // number writes the numbers of the block's first n documents, from first on.
 func (c *corpus) number(block []byte, first, n int) {
 	var digits [idWidth]byte

@@ -86,7 +86,7 @@ func (r *report) printGoals(w io.Writer, want func(*goal) bool) {
 		if g.Value == nil && !want(g) {
 			continue
 		}
-		sign, value, verdict := "≤", "not measured", "not measured in this run"
+		sign, value, verdict := "≤", "", "not measured in this run"
 		if g.AtLeast {
 			sign = "≥"
 		}
