@@ -81,11 +81,13 @@ func TestFirstHitsEarly(t *testing.T) {
 		<-goOn
 		io.WriteString(c, "after")
 	})
-	for _, compress := range []bool{false, true} {
+	for i := range 4 {
+		compress, copyReply := i%2 > 0, copyByOne
+		if i > 1 {
+			copyReply = copyByTwo
+		}
 		p := start(t, with(t, func(*rewrite.Call) *fake {
-			return &fake{reply: func(rewrite.ReplyHead) (func(io.Reader, io.Writer) error, bool, error) {
-				return func(in io.Reader, out io.Writer) error { _, err := io.Copy(out, in); return err }, false, nil
-			}}
+			return &fake{reply: func(rewrite.ReplyHead) (func(io.Reader, io.Writer) error, bool, error) { return copyReply, false, nil }}
 		}), proxy.Config{Nodes: []string{up.url}, CompressOpened: compress})
 		resp := post(t, p.url, nil, "Accept-Encoding", "gzip")
 		var r io.Reader = resp.Body
@@ -108,6 +110,74 @@ func TestFirstHitsEarly(t *testing.T) {
 			t.Fatalf("got %q, %v", rest, err)
 		}
 		resp.Body.Close()
+	}
+}
+
+func copyByOne(in io.Reader, out io.Writer) error { _, err := io.Copy(out, in); return err }
+
+// copyByTwo reads in one goroutine and writes in another, as the opening of a long reply does.
+func copyByTwo(in io.Reader, out io.Writer) error {
+	pieces, done := make(chan []byte, 4), make(chan error, 1)
+	go func() {
+		var failed error
+		for p := range pieces {
+			if failed != nil {
+				continue
+			}
+			if _, failed = out.Write(p); failed == nil && len(pieces) == 0 {
+				failed = out.(interface{ Flush() error }).Flush()
+			}
+		}
+		done <- failed
+	}()
+	var err error
+	for err == nil {
+		p := make([]byte, 50_000)
+		n := 0
+		n, err = in.Read(p)
+		pieces <- p[:n]
+	}
+	close(pieces)
+	if failed := <-done; failed != nil {
+		return failed
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// TestOpenedByTwo: a reply may be written by another goroutine than the one that reads it, in pieces of any size. A client
+// that leaves ends it.
+func TestOpenedByTwo(t *testing.T) {
+	var want strings.Builder
+	for i := range 400_000 {
+		fmt.Fprintf(&want, "%d,", i)
+	}
+	up := newWire(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		readHead(r)
+		io.WriteString(c, reply("200 OK", "", want.String()))
+	})
+	for _, compress := range []bool{false, true} {
+		p := start(t, with(t, func(*rewrite.Call) *fake {
+			return &fake{reply: func(rewrite.ReplyHead) (func(io.Reader, io.Writer) error, bool, error) { return copyByTwo, false, nil }}
+		}), proxy.Config{Nodes: []string{up.url}, CompressOpened: compress})
+		resp := post(t, p.url, nil, "Accept-Encoding", "gzip")
+		var r io.Reader = resp.Body
+		if compress {
+			z, err := gzip.NewReader(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r = z
+		}
+		if got, err := io.ReadAll(r); err != nil || string(got) != want.String() {
+			t.Errorf("compressed %v: %d bytes, %v", compress, len(got), err)
+		}
+		resp.Body.Close()
+		resp = post(t, p.url, nil)
+		io.CopyN(io.Discard, resp.Body, 10_000)
+		resp.Body.Close() // the test's end waits for what it leaves behind
 	}
 }
 
