@@ -95,6 +95,7 @@ type crew struct {
 	out   io.Writer // of one goroutine at a time: of the one that set writing
 	cur   *batch    // whose raw is the stream's output
 	own   []byte    // the stream's own buffer
+	help  hand      // of the one that reads, for whole batches: its other one may be in the middle of a unit whose output goes here
 	made  int
 	most  int
 	jobs  chan *batch // to be opened; never full
@@ -145,6 +146,7 @@ func (r *replier) newCrew() error {
 	workers := min(runtime.GOMAXPROCS(0)-1, maxWorkers)
 	c := &crew{r: r, out: r.s.out, own: r.s.obuf, made: 1, most: workers + 3}
 	c.jobs, c.freed = make(chan *batch, c.most), make(chan *batch, c.most)
+	c.help = hand{o: r.o, session: r.o.eng.Opener.NewSession()}
 	c.begin(batchPool.Get().(*batch))
 	r.crew, r.s.sink = c, c.submit
 	for range workers {
@@ -177,7 +179,7 @@ func (c *crew) add(raw []byte) error {
 func (c *crew) submit() error {
 	b := c.queueUp()
 	if len(b.units) <= aloneUnits {
-		c.run(&c.r.hand, b)
+		c.run(&c.help, b)
 	} else {
 		c.jobs <- b
 	}
@@ -211,7 +213,7 @@ func (c *crew) take() *batch {
 		case b := <-c.freed:
 			return c.reuse(b)
 		case b := <-c.jobs:
-			c.run(&c.r.hand, b)
+			c.run(&c.help, b)
 		}
 	}
 }
@@ -242,7 +244,7 @@ func (c *crew) failure() error {
 // finish hands over the last batch, waits until all is written and ends the crew.
 func (c *crew) finish() error {
 	if c.cur != nil && len(c.r.s.obuf) > 0 {
-		c.run(&c.r.hand, c.queueUp())
+		c.run(&c.help, c.queueUp())
 	}
 	c.close()
 	return c.failure()
@@ -254,13 +256,14 @@ func (c *crew) close() {
 	for more := true; more; {
 		select {
 		case b := <-c.jobs:
-			c.run(&c.r.hand, b)
+			c.run(&c.help, b)
 		default:
 			more = false
 		}
 	}
 	close(c.jobs)
 	c.wg.Wait()
+	c.help.close()
 	for range len(c.freed) {
 		c.reuse(<-c.freed).free()
 	}
