@@ -70,9 +70,9 @@ func (r *report) judge() {
 	add(10, 1, "bulk 10 MB", 4, throughput, pass, rp)
 	add(13, 0, "search 10000 hits", 1, func(s ...sample) float64 { return float64(s[0].P50) / float64(s[1].P50) }, granted, rp)
 	add(14, 0, "search 10000 hits", 1, func(s ...sample) float64 { return float64(s[0].First) / float64(s[1].First) }, granted, rp)
-	add(15, 0, "bulk 10 MB gzip", 1, func(s ...sample) float64 {
-		return (cpuPerDoc(s[0]) - cpuPerDoc(s[1])) / cpuPerDoc(s[2])
-	}, gcm, unpacked, gunzipOnly)
+	extra := func(s ...sample) float64 { return (cpuPerDoc(s[0]) - cpuPerDoc(s[1])) / cpuPerDoc(s[2]) }
+	add(15, 0, "bulk 10 MB gzip", 1, extra, pass, unpackedP, gunzipOnly)
+	add(15, 1, "bulk 10 MB gzip", 1, extra, gcm, unpacked, gunzipOnly)
 	add(18, 0, "bulk 10 MB", 1, cpu, eax, gcm)
 }
 
