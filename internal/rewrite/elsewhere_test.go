@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -59,6 +60,33 @@ func TestValuesForAnotherIndex(t *testing.T) {
 	} {
 		if up, fault := carry(t, e, c[0], c[2], c[1], &fakeCaller{}); fault != nil || up != c[1] {
 			t.Errorf("%s %s: %v, %s", c[0], c[1], fault, up)
+		}
+	}
+}
+
+// A long search of unprotected indices is not held: it may be longer than a document.
+func TestLongSearches(t *testing.T) {
+	e, _ := planEngine(t)
+	e.Limits.MaxDocument = 100 << 10
+	like := `{"more_like_this":{"like":{"_index":"user","doc":{"card":"4111"}}}}`
+	filler := `{"term":{"city":"` + strings.Repeat(`caf\u00e9 \u003c `, 20_000) + `"}}`
+	for _, c := range [][2]string{
+		{`{"query":{"bool":{"should":[` + filler + `]}}}`, ""},
+		{`{"query":{"bool":{"should":[` + filler + `,` + like + `]}}}`, "esproxy_document_too_large"},
+		{`{"query":{"bool":{"should":[` + like + `,` + filler + `]}}}`, "esproxy_document_too_large"},
+		{`{"query":{"bool":{"should":[` + like + `,` + filler[:17*4800] + `"}}]}}}`, "esproxy_protected_query"},
+		{`{"query":{"bool":{"should":[` + filler[:17*3600] + `"}},` + like + `]}}}`, "esproxy_protected_query"},
+	} {
+		up, fault := carry(t, e, "POST /plain/_search", jsonType, c[0], &fakeCaller{})
+		if c[1] == "" && (fault != nil || up != c[0]) || c[1] != "" && (fault == nil || fault.Type != c[1] || strings.Contains(up, "4111")) {
+			t.Errorf("%.60s: %v, %d bytes", c[0], fault, len(up))
+		}
+	}
+	// Wherever the word stands, it is found.
+	for at := firstLook - 40; at < firstLook+20; at++ {
+		body := `{"query":{"bool":{"should":[{"term":{"city":"` + strings.Repeat("x", at-50) + `"}},` + like + `]}}}`
+		if up, fault := carry(t, e, "POST /plain/_search", jsonType, body, &fakeCaller{}); fault == nil || strings.Contains(up, "4111") {
+			t.Fatalf("%d: %d bytes went up", at, len(up))
 		}
 	}
 }

@@ -150,7 +150,7 @@ func (r *request) explain() (Transform, error) {
 // form, as long as it has no such clause, in the open or by escapes or in a wrapper clause.
 func (r *request) unruled(q *query, check func(body []byte) error) (Transform, error) {
 	if r.call.HasBody && len(r.Policy.Rules) > 0 {
-		q.anyForm = q.opening == nil
+		q.anyForm = true
 		q.check = func(body []byte) error {
 			if !namesElsewhere(body) {
 				return nil
@@ -170,7 +170,25 @@ func (r *request) unruled(q *query, check func(body []byte) error) (Transform, e
 
 // namesElsewhere reports whether a search may bring a document for another index.
 func namesElsewhere(body []byte) bool {
-	return bytes.Contains(body, []byte("more_like_this")) && bytes.Contains(body, []byte("_index")) || bytes.Contains(body, []byte("wrapper")) || bytes.Contains(body, []byte(`\u00`))
+	return hidesElsewhere(body) && (!bytes.Contains(body, []byte("more_like_this")) || bytes.Contains(body, []byte("_index")) || bytes.IndexByte(body, '\\') >= 0)
+}
+
+// hidesElsewhere looks for the clause of such a document, for one that holds others in base64, and for letters that are written as
+// escapes, as no client does.
+func hidesElsewhere(text []byte) bool {
+	if bytes.Contains(text, []byte("more_like_this")) || bytes.Contains(text, []byte(`"wrapper"`)) {
+		return true
+	}
+	for {
+		i := bytes.Index(text, []byte(`\u00`))
+		if i < 0 || i+4 >= len(text) {
+			return false
+		}
+		if c := text[i+4]; c >= '4' && c <= '7' {
+			return true
+		}
+		text = text[i+4:]
+	}
 }
 
 // read carries requests that bring no query and return documents.

@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"io"
@@ -215,6 +216,9 @@ type query struct {
 
 // Request implements Transform.
 func (q *query) Request(ctx context.Context, _ *Plan, body io.Reader, up io.Writer) (bool, error) {
+	if q.anyForm && body != nil {
+		return false, q.look(ctx, body, up)
+	}
 	if q.check == nil {
 		if body == nil {
 			return false, nil
@@ -230,6 +234,58 @@ func (q *query) Request(ctx context.Context, _ *Plan, body io.Reader, up io.Writ
 	}
 	_, err := up.Write(q.body)
 	return false, err
+}
+
+// firstLook is how much of a body in any form is read before some of it goes up.
+const firstLook = 64 << 10
+
+// look passes a body in any form. It is held whole only when it is short, or when something early in it must be judged; of a long one
+// the rest is looked through on its way.
+func (q *query) look(ctx context.Context, body io.Reader, up io.Writer) error {
+	head, err := io.ReadAll(io.LimitReader(body, firstLook))
+	if err != nil {
+		return err
+	}
+	if len(head) < firstLook {
+		if err := q.check(head); err != nil {
+			return err
+		}
+		_, err = up.Write(head)
+		return err
+	}
+	if hidesElsewhere(head) {
+		if err := q.load(ctx, io.MultiReader(bytes.NewReader(head), body)); err != nil {
+			return err
+		}
+		if err := q.check(q.body); err != nil {
+			return err
+		}
+		_, err = up.Write(q.body)
+		return err
+	}
+	const overlap = 16 // longer than what is looked for
+	window := append(make([]byte, 0, firstLook+overlap), head[len(head)-overlap:]...)
+	if _, err := up.Write(head); err != nil {
+		return err
+	}
+	for {
+		n, err := body.Read(window[overlap:cap(window)])
+		window = window[:overlap+n]
+		if hidesElsewhere(window) {
+			return refuse(413, "esproxy_document_too_large", "a search of more than 64 KiB has a clause [more_like_this] or [wrapper], or an escaped letter, behind its first 64 KiB; it may bring a document for a protected index; "+
+				"send that part first, or a shorter search")
+		}
+		if _, err := up.Write(window[overlap:]); err != nil {
+			return err
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		copy(window[:overlap], window[n:])
+	}
 }
 
 // Reply implements Transform.
