@@ -145,6 +145,33 @@ func TestCrewKeepsOrder(t *testing.T) {
 	}
 }
 
+// While the one that reads is in the middle of a unit, which is larger than a batch, it may have to open batches that wait: what
+// it has of the unit stays its own.
+func TestCrewHelpsInTheMiddleOfAUnit(t *testing.T) {
+	old := runtime.GOMAXPROCS(2) // one worker
+	defer runtime.GOMAXPROCS(old)
+	small := strings.SplitAfter(string(replyHits(500)), `.png","id"`)
+	for at := 150; at < 400; at += 10 {
+		large := fmt.Sprintf(`:"x"}},{"_index":"user","_source":{"username":"Ana","card":"%s","pad":"%s","ccv":"%s","pay":{"iban":"%s"},"id"`,
+			fakeToken("users", "card", "Ana", `"Ana's"`), strings.Repeat("long ", 2*batchSize/5), fakeToken("users", "ccv", "Ana", `"Ana's"`), fakeToken("users", "pay.iban", "Ana", `"Ana's"`))
+		in := strings.Join(small[:at], "") + large + strings.Join(small[at:], "")
+		var want, got bytes.Buffer
+		wantCounts, _, err := crewCase(t, true, strings.NewReader(in), &want, nil)
+		if err != nil || strings.Count(want.String(), `"Ana's"`) != 2 {
+			t.Fatal(err, wantCounts)
+		}
+		// The worker is slow, so that the one that reads opens most batches.
+		counts, _, err := crewCase(t, false, strings.NewReader(in), &got, func(session int32, _ *policy.Rule, _ []byte) {
+			for range 100 * (session / 3) {
+				runtime.Gosched()
+			}
+		})
+		if err != nil || got.String() != want.String() || !cmp.Equal(counts, wantCounts) {
+			t.Errorf("large unit after %d: %d bytes, %v, %v; want %d, %v", at, got.Len(), counts, err, want.Len(), wantCounts)
+		}
+	}
+}
+
 // A reply that breaks off, or stops being JSON, gives the same bytes, counts and error as without a crew.
 func TestCrewCutReply(t *testing.T) {
 	crewProcessors(t)
