@@ -139,6 +139,10 @@ func TestJobsRefused(t *testing.T) {
 		{"POST /_snapshot/r/s/_restore", `{"indices":"plain","rename_pattern":"plain","rename_replacement":"user"}`, target},
 		{"POST /_snapshot/r/s/_restore", `{"rename_pattern":"(pl)(ain)","rename_replacement":"user-$2"}`, target},
 		{"POST /_snapshot/r/s/_restore", `{"rename_pattern":"(","rename_replacement":"x"}`, body},
+		// Java reads these in another way.
+		{"POST /_snapshot/r/s/_restore", `{"indices":"plain","rename_pattern":"[a-z&&[p]]lain","rename_replacement":"user"}`, body},
+		{"POST /_snapshot/r/s/_restore", `{"indices":"plain","rename_pattern":"[[:alpha:]p]lain","rename_replacement":"user"}`, body},
+		{"POST /_snapshot/r/s/_restore", `{"indices":"plain","rename_pattern":"(.*)","rename_replacement":"$12"}`, body},
 		{"POST /_snapshot/r/s/_restore", `{"indices":"plain","rename_pattern":"(.*)","rename_replacement":"` + strings.Repeat("$1", 600) + `"}`, body},
 		{"POST /_snapshot/r/s/_restore", `{"rename_alias_pattern":"a","rename_alias_replacement":"user"}`, target},
 		{"POST /_snapshot/r/s/_mount", `{"index":"plain","renamed_index":"user"}`, target},

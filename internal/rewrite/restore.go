@@ -47,7 +47,7 @@ func (j *job) restore() error {
 		}
 	default:
 		re, err := regexp.Compile(text("rename_pattern"))
-		if err != nil || len(text("rename_pattern")) > maxRename || len(text("rename_replacement")) > maxRename {
+		if err != nil || len(text("rename_pattern")) > maxRename || len(text("rename_replacement")) > maxRename || readOtherwise.MatchString(text("rename_pattern")) || twoDigits.MatchString(text("rename_replacement")) {
 			return refuse(400, "esproxy_bad_request", "the [rename_pattern] cannot be read here; write a plainer regular expression")
 		}
 		old, err := j.snapshotted()
@@ -103,6 +103,13 @@ func (j *job) snapshotted() ([]string, error) {
 	}
 	return all, nil
 }
+
+// readOtherwise finds what Java reads in another way in a regular expression: classes in classes and their intersections. twoDigits finds
+// groups above the ninth, which there are that many of or not.
+var (
+	readOtherwise = regexp.MustCompile(`\[[^\]]*(?:\[|&&)`)
+	twoDigits     = regexp.MustCompile(`\$[0-9][0-9]`)
+)
 
 // goReplacement writes the replacement text of a Java regular expression for Go's: groups are $1 there, ${1} here.
 func goReplacement(java string) string {
