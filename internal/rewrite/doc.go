@@ -27,8 +27,8 @@
 // A reply is only read for a caller with a grant, or when the proxy refused items of a
 // bulk. stream.go copies it while it is scanned; reply.go follows the endpoint's grammar
 // from the root to the slots in which the server writes documents; hit.go finds sealed
-// values and the subject in one hit, table.go in one row, and open.go opens them. items.go puts refused items
-// into a bulk's reply.
+// values and the subject in one hit, table.go in one row, open.go looks up subjects that are not in sight, and hand.go opens the
+// values; crew.go shares the work on a long reply among goroutines. items.go puts refused items into a bulk's reply.
 //
 // # Borders
 //

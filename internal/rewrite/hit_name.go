@@ -1,7 +1,7 @@
 package rewrite
 
 // told are the member names of the unit that was read last, in the order in which they were read: hits are mostly alike, and to
-// compare a name costs a fifth of reading it and following it in the target. It brings 1.3 for the reading of hits.
+// compare a name costs a fifth of reading it and following it in the target. It brings 1.2 in BenchmarkReplyOpen.
 //
 // A name counts only if it stands there as it was told, with quotes and colon, and in an object of the same node, so what follows
 // from it is what reading it would give.
