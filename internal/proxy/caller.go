@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -56,11 +55,9 @@ func (s *Server) callerFor(h http.Header) rewrite.Caller {
 // Do sends one request, with a body as application/json. A connection that fails gives a 502 fault.
 func (c *caller) Do(ctx context.Context, method, path string, body []byte, max int64) (int, []byte, error) {
 	out := &outgoing{method: method, target: path, header: c.header.Clone()}
-	out.header["User-Agent"] = nil
 	if len(body) > 0 {
 		out.header.Set("Content-Type", plainJSON)
-		out.body = func() io.Reader { return bytes.NewReader(body) }
-		out.length = int64(len(body))
+		out.data = body
 	}
 	resp, err := c.pool.do(ctx, out)
 	if err != nil {

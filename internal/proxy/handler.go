@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/textproto"
 	"runtime"
 	"strings"
 	"sync"
@@ -159,7 +158,7 @@ func (x *exchange) serve() *rewrite.Fault {
 		return x.pass(ctx, target())
 	}
 	defer plan.Transform.Close()
-	return x.transform(ctx, cancel, target)
+	return x.transform(ctx, target)
 }
 
 // context ends when the client is gone. The request's own context won't do: net/http ends it at every
@@ -213,16 +212,11 @@ func (x *exchange) pass(ctx context.Context, target string) *rewrite.Fault {
 	out.informed = x.inform
 	if out.length != 0 {
 		// Elasticsearch may answer before it has read the body. Without this net/http's server would
-		// read the rest itself while the transport does (golang/go#40747).
+		// read the rest itself while we do (golang/go#40747).
 		if err := x.ctl.EnableFullDuplex(); err != nil {
 			return fault(http.StatusInternalServerError, typeInternal, "the connection can't carry a request body", err)
 		}
-		out.body = func() io.Reader {
-			if !x.body.untouched() {
-				return nil
-			}
-			return x.body
-		}
+		out.stream, out.untouched = x.body, x.body.untouched
 		out.trailer = x.trailer()
 		out.cut = x.body.halt
 	}
@@ -261,8 +255,6 @@ func (x *exchange) upstreamFault(err error) *rewrite.Fault {
 		return faultBadBody("the request's body could not be read to its end", err)
 	case x.lost.Load():
 		panic(http.ErrAbortHandler)
-	case errors.Is(err, errBadTarget):
-		return fault(http.StatusBadRequest, typeBadTarget, "a path that begins with two slashes may hold only plain characters; write it with one slash", err)
 	}
 	return faultUpstream("Elasticsearch could not be reached or closed the connection before it had answered. "+
 		"It does the latter for bodies over its http.max_content_length, and during a search that meets a stored document in UTF-16. "+
@@ -270,7 +262,7 @@ func (x *exchange) upstreamFault(err error) *rewrite.Fault {
 }
 
 // inform hands a 1xx reply on.
-func (x *exchange) inform(status int, h textproto.MIMEHeader) {
+func (x *exchange) inform(status int, h http.Header) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.status != 0 || status < 100 || status > 199 || status == http.StatusSwitchingProtocols {
@@ -278,7 +270,7 @@ func (x *exchange) inform(status int, h textproto.MIMEHeader) {
 	}
 	dst := x.w.Header()
 	clear(dst)
-	copyReplyHeader(dst, http.Header(h))
+	copyReplyHeader(dst, h)
 	x.w.WriteHeader(status)
 	clear(dst)
 }

@@ -49,8 +49,8 @@ func removeOwn(h http.Header) {
 }
 
 // upstreamHeader is the head that goes to Elasticsearch for a request that came with h: a copy without
-// fields of this hop and without our own. Content-Length and Transfer-Encoding are framing and left
-// to the transport.
+// fields of this hop and without our own. Content-Length and Transfer-Encoding are framing, which
+// the connection to the node has its own of.
 func upstreamHeader(h http.Header) http.Header {
 	out := h.Clone()
 	if out == nil {
@@ -59,26 +59,10 @@ func upstreamHeader(h http.Header) http.Header {
 	removeHopFields(out)
 	removeOwn(out)
 	delete(out, "Content-Length")
-	// net/http writes one User-Agent, its own when there is none. An entry without a value suppresses
-	// that; under a name that it does not recognise, repeated or empty values pass.
-	if ua := out["User-Agent"]; len(ua) != 1 || ua[0] == "" {
-		out["User-Agent"] = nil
-		if len(ua) > 0 {
-			out["user-agent"] = ua
-		}
-	}
-	// net/http repeats a request without a body that carries one of these, even a POST, when a pooled
-	// connection breaks after the request was written. It looks for the canonical spelling only.
-	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
-		if v, ok := out[name]; ok {
-			delete(out, name)
-			out[strings.ToLower(name)] = v
-		}
-	}
 	return out
 }
 
-// headSize is the size of request line and header in bytes, with what the transport adds for host and framing.
+// headSize is the size of request line and header in bytes, with what is added for host and framing.
 func headSize(method, target, host string, h http.Header) (line, total int) {
 	line = len(method) + len(" ") + len(target) + len(" HTTP/1.1")
 	total = line + 2 + len("Host: \r\n") + len(host) + len("Content-Length: 9223372036854775807\r\n\r\n")

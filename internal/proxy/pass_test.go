@@ -41,7 +41,7 @@ func TestPassHead(t *testing.T) {
 		t.Errorf("request line %q, want %q", line, want)
 	}
 	want := strings.ToLower("Host: " + strings.TrimPrefix(up.url, "http://") + "\r\nContent-Length: 7\r\nAuthorization: ApiKey abc\r\nContent-Encoding: br\r\n" +
-		"Content-Type: application/json; charset=utf-8\r\nX-A: 1\r\nX-A: 2\r\nX-Opaque-Id: o\r\nidempotency-key: k\r\n\r\n")
+		"Content-Type: application/json; charset=utf-8\r\nIdempotency-Key: k\r\nX-A: 1\r\nX-A: 2\r\nX-Opaque-Id: o\r\n\r\n")
 	if got := strings.ToLower(rest[:len(rest)-7]); got != want {
 		t.Errorf("head\n%q, want\n%q", got, want)
 	}
@@ -70,7 +70,7 @@ func TestPassTargets(t *testing.T) {
 		}
 	})
 	p := start(t, planFunc(raw), proxy.Config{Nodes: []string{up.url}})
-	for _, target := range []string{"/", "/?", "//_search", "/a/../b/./c", "/%2e%2E/x", "/a?b?c", "/a|b", "/é", "/_search?q=a%20b+c&pretty", "/*/_search", "/<logs-{now%2Fd}>"} {
+	for _, target := range []string{"/", "/?", "//_search", `//a"b`, "/a/../b/./c", "/%2e%2E/x", "/a?b?c", "/a|b", "/é", "/_search?q=a%20b+c&pretty", "/*/_search", "/<logs-{now%2Fd}>"} {
 		exchange(t, p.addr, "GET "+target+" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
 		if got, want := <-lines, "GET "+target+" HTTP/1.1"; got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -86,7 +86,6 @@ func TestRefusedHeads(t *testing.T) {
 		"star":         {"OPTIONS *", "", "400", "esproxy_bad_target"},
 		"connect":      {"CONNECT h:1", "", "400", "esproxy_bad_target"},
 		"fragment":     {"GET /x#y", "", "400", "esproxy_bad_target"},
-		"slashes":      {`GET //a"b`, "", "400", "esproxy_bad_target"},
 		"long line":    {"GET /" + strings.Repeat("a", 4096), "", "400", "esproxy_head_too_large"},
 		"long head":    {"GET /", "X-A: " + strings.Repeat("a", 14<<10) + "\r\n", "400", "esproxy_head_too_large"},
 		"grant":        {"GET /", "X-Esproxy-Authorization: Bearer bad\r\n", "403", "esproxy_bad_grant"},
@@ -373,6 +372,7 @@ func plainProxy(t *testing.T, target string) string {
 func TestBodyTakenAway(t *testing.T) {
 	const rounds = 20
 	large := reply("200 OK", "", strings.Repeat("0123456789abcdef", 1<<19)) // more than socket buffers hold
+	kilo := strings.Repeat("x", 1<<10)
 	began := make(chan bool, 1)
 	up := newWire(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		for {
@@ -381,7 +381,7 @@ func TestBodyTakenAway(t *testing.T) {
 			}
 			io.WriteString(c, large[:100<<10])
 			began <- true
-			if _, err := io.CopyN(io.Discard, r, 64); err != nil {
+			if _, err := io.CopyN(io.Discard, r, 64<<10); err != nil {
 				return
 			}
 			io.WriteString(c, large[100<<10:])
@@ -393,10 +393,10 @@ func TestBodyTakenAway(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			io.WriteString(c, "POST /i/_search HTTP/1.1\r\nHost: h\r\nContent-Length: 64\r\n\r\n")
+			io.WriteString(c, "POST /i/_search HTTP/1.1\r\nHost: h\r\nContent-Length: 65536\r\n\r\n")
 			<-began
 			for range 64 {
-				io.WriteString(c, "x")
+				io.WriteString(c, kilo)
 			}
 			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 			var n int64

@@ -17,7 +17,7 @@ const maxRounds = 100
 const drainLimit = 256 << 10
 
 // transform carries a plan out whose transform reads and writes the bodies.
-func (x *exchange) transform(ctx context.Context, cancel context.CancelFunc, target func() string) *rewrite.Fault {
+func (x *exchange) transform(ctx context.Context, target func() string) *rewrite.Fault {
 	reader, f := x.requestReader(ctx)
 	if f != nil {
 		return f
@@ -31,7 +31,7 @@ func (x *exchange) transform(ctx context.Context, cancel context.CancelFunc, tar
 	}
 	var body io.Reader = reader
 	for range maxRounds {
-		again, f := x.round(ctx, cancel, reader, body, target)
+		again, f := x.round(ctx, reader, body, target)
 		if f != nil || !again {
 			return f
 		}
@@ -69,32 +69,31 @@ func (x *exchange) limit(ctx context.Context) int64 {
 }
 
 // round is one request and reply. body is nil when the exchange is repeated.
-func (x *exchange) round(ctx context.Context, cancel context.CancelFunc, reader *requestReader, body io.Reader, target func() string) (again bool, f *rewrite.Fault) {
+func (x *exchange) round(ctx context.Context, reader *requestReader, body io.Reader, target func() string) (again bool, f *rewrite.Fault) {
 	t := x.plan.Transform
 	up := &upWriter{
 		ctx: ctx, limit: x.limit(ctx), budget: x.s.budget,
 		plain: func() int64 { return reader.n },
 		halt:  x.body.halt,
-		target: func() *outgoing {
+		pool:  x.s.pool,
+		target: func() (*outgoing, error) {
 			if kind := x.plan.ContentType; kind != "" {
 				x.header["Content-Type"] = []string{kind}
 			}
-			return &outgoing{method: x.plan.Target.Method, target: target(), header: x.header}
+			out := &outgoing{method: x.plan.Target.Method, target: target(), header: x.header}
+			// The transform may have changed the target.
+			if f := x.checkHead(out.method, out.target); f != nil {
+				return nil, f
+			}
+			return out, nil
 		},
-	}
-	up.send = func(out *outgoing) (*http.Response, error) {
-		// The transform may have changed the target.
-		if f := x.checkHead(out.method, out.target); f != nil {
-			return nil, f
-		}
-		return x.s.pool.do(ctx, out)
 	}
 	defer up.release()
 	// Also when the transform panics, the upstream request must not be left without an end.
 	done := false
 	defer func() {
 		if !done {
-			if a := up.abandon(cancel); a != nil && a.resp != nil {
+			if a := up.abandon(); a != nil && a.resp != nil {
 				a.resp.Body.Close()
 			}
 		}
@@ -107,12 +106,12 @@ func (x *exchange) round(ctx context.Context, cancel context.CancelFunc, reader 
 	}
 	if err != nil || reader.err != nil || up.err != nil {
 		done = true
-		return false, x.requestFailed(up, reader, err, cancel)
+		return false, x.requestFailed(up, reader, err)
 	}
 	if answered {
 		done = true
 		if up.streamed() {
-			up.abandon(cancel)
+			up.abandon()
 			return false, fault(http.StatusInternalServerError, typeInternal, "the proxy answered a request that it had begun to send", nil)
 		}
 		return x.answer(ctx)
@@ -134,8 +133,8 @@ func (x *exchange) round(ctx context.Context, cancel context.CancelFunc, reader 
 }
 
 // requestFailed ends a request whose body could not be carried to its end.
-func (x *exchange) requestFailed(up *upWriter, reader *requestReader, err error, cancel context.CancelFunc) *rewrite.Fault {
-	if early := up.abandon(cancel); early != nil {
+func (x *exchange) requestFailed(up *upWriter, reader *requestReader, err error) *rewrite.Fault {
+	if early := up.abandon(); early != nil {
 		if early.err != nil {
 			var f *rewrite.Fault
 			if errors.As(early.err, &f) {
@@ -147,6 +146,10 @@ func (x *exchange) requestFailed(up *upWriter, reader *requestReader, err error,
 		return x.earlyReply(early.resp)
 	}
 	var f *rewrite.Fault
+	var unopened *openError
+	if errors.As(up.err, &unopened) && reader.err == nil {
+		return x.upstreamFault(unopened)
+	}
 	if x.lost.Load() && !errors.As(reader.err, &f) {
 		panic(http.ErrAbortHandler)
 	}

@@ -1,11 +1,8 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
-	"net/http"
 	"sync"
 
 	"github.com/esproxy/esproxy/internal/rewrite"
@@ -17,26 +14,20 @@ const (
 	wholeLimit = 256 << 10
 	// freeLimit is how much of that is not counted, like the buffers of a connection.
 	freeLimit = 16 << 10
-	// sendSize is how much a streamed body gathers before it is handed to the transport.
+	// sendSize is how much a streamed body gathers before it goes out.
 	sendSize = 64 << 10
 )
 
-// answer is what came of a request that was sent.
-type answer struct {
-	resp *http.Response
-	err  error
-}
-
 // upWriter is where a transform writes the body for Elasticsearch. A body within wholeLimit is sent at once and with its
-// length when the transform is done. A longer one goes up in chunks while it is written; the transport's
-// pace is then the writer's.
+// length when the transform is done. A longer one goes up in chunks while it is written, each from the
+// transform's own memory into the socket: Elasticsearch's pace is then the transform's.
 type upWriter struct {
 	ctx    context.Context // of the exchange
-	send   func(out *outgoing) (*http.Response, error)
-	target func() *outgoing // head of the request, asked once
-	halt   func()           // stops the reading of the client's body
-	limit  int64            // largest body; 0: none
-	plain  func() int64     // bytes that the transform has read
+	pool   *pool
+	target func() (*outgoing, error) // head of the request, asked once
+	halt   func()                    // stops the reading of the client's body
+	limit  int64                     // largest body; 0: none
+	plain  func() int64              // bytes that the transform has read
 	budget *Budget
 
 	buf     []byte
@@ -44,13 +35,13 @@ type upWriter struct {
 	total   int64
 	err     error // sticky, what Write failed with
 
-	pipe   *io.PipeWriter // not nil once streaming
-	result chan answer    // holds one
+	up *upstream // not nil once streaming
 
 	mu       sync.Mutex
 	finished bool    // the transform is done, the end may go up
 	early    *answer // what came before
-	lost     bool    // the connection closed before
+
+	failed bool // a write did: the reply, or the end of the connection, is there or about to come
 }
 
 // errEarly makes a transform stop: Elasticsearch has answered, or is gone, before it had the whole body.
@@ -70,7 +61,7 @@ func (u *upWriter) write(p []byte) (int, error) {
 	if u.limit > 0 && u.total > u.limit {
 		return 0, u.tooLarge()
 	}
-	if u.pipe == nil {
+	if u.up == nil {
 		if len(u.buf)+len(p) <= wholeLimit {
 			if err := u.grow(len(u.buf) + len(p)); err != nil {
 				return 0, err
@@ -78,7 +69,9 @@ func (u *upWriter) write(p []byte) (int, error) {
 			u.buf = append(u.buf, p...)
 			return len(p), nil
 		}
-		u.start()
+		if err := u.start(); err != nil {
+			return 0, err
+		}
 	}
 	if len(u.buf)+len(p) >= sendSize {
 		if err := u.push(u.buf); err != nil {
@@ -122,7 +115,8 @@ func (u *upWriter) push(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if _, err := u.pipe.Write(p); err != nil {
+	if err := u.up.write(p, false); err != nil {
+		u.failed = true
 		return errEarly
 	}
 	return nil
@@ -138,121 +132,93 @@ func (u *upWriter) tooLarge() *rewrite.Fault {
 		"; about " + bytesText(fits) + " of a body like this one fit: send it in smaller requests")
 }
 
+// openError tells that no node took the request.
+type openError struct{ error }
+
+func (e *openError) Unwrap() error { return e.error }
+
 // start begins the upstream request while the body is still being written.
-func (u *upWriter) start() {
-	pr, pw := io.Pipe()
-	u.pipe, u.result = pw, make(chan answer, 1)
-	out := u.target()
-	first := true
-	body := &pipeBody{r: pr}
-	out.body = func() io.Reader {
-		if !first && body.touched() {
-			return nil
-		}
-		first = false
-		return body
+func (u *upWriter) start() error {
+	out, err := u.target()
+	if err != nil {
+		return err
 	}
-	out.length = -1
-	// A connection that closes must wake a transform that waits for either side.
-	out.cut = func() {
-		u.mu.Lock()
-		u.lost = u.lost || !u.finished
-		lost := u.lost
-		u.mu.Unlock()
-		if lost {
-			pr.CloseWithError(errEarly)
-			u.halt()
-		}
+	up, err := u.pool.open(u.ctx, out)
+	if err != nil {
+		return &openError{err}
 	}
-	go func() {
-		resp, err := u.send(out)
-		a := answer{resp, err}
+	u.up = up
+	go up.wait(out, func(a answer) {
+		if a.err == nil {
+			u.pool.answered()
+		}
 		u.mu.Lock()
-		if !u.finished {
+		early := !u.finished
+		if early {
 			u.early = &a
 		}
-		stop := !u.finished
 		u.mu.Unlock()
-		u.result <- a
-		if err != nil || stop {
-			pr.CloseWithError(errEarly)
-		}
-		if stop {
+		if early { // wake the transform, which waits for either side
+			up.giveUp()
 			u.halt()
 		}
-	}()
+	})
+	return nil
 }
 
 // finish ends the body and waits for the reply's head.
 func (u *upWriter) finish() answer {
-	if u.pipe == nil {
-		out := u.target()
-		if len(u.buf) > 0 {
-			out.body = func() io.Reader { return bytes.NewReader(u.buf) }
-			out.length = int64(len(u.buf))
+	if u.up == nil {
+		out, err := u.target()
+		if err != nil {
+			return answer{err: err}
 		}
-		resp, err := u.send(out)
+		out.data = u.buf
+		resp, err := u.pool.do(u.ctx, out)
 		return answer{resp, err}
 	}
-	if err := u.push(u.buf); err != nil {
-		return <-u.result
-	}
 	u.mu.Lock()
-	u.finished = true
+	u.finished = u.early == nil
 	u.mu.Unlock()
-	u.pipe.Close()
-	return <-u.result
+	if !u.finished {
+		return <-u.up.reply
+	}
+	err := u.up.write(u.buf, true)
+	a := <-u.up.reply
+	if err != nil { // the node had answered meanwhile, or was gone
+		u.early = &a
+	}
+	return a
 }
 
 // abandon cuts the upstream request, if there is one, so that it never ends like a whole one. When the request had ended
 // by itself before, abandon returns how; its reply is then the caller's to close.
-func (u *upWriter) abandon(cancel func()) *answer {
-	if u.pipe == nil {
+func (u *upWriter) abandon() *answer {
+	if u.up == nil {
 		return nil
 	}
 	u.mu.Lock()
-	early, lost := u.early, u.lost
+	over := u.early != nil || u.failed
 	u.finished = true // what comes from now on is ours
 	u.mu.Unlock()
-	if early == nil && lost {
-		a := <-u.result // it is on its way
+	if !over {
+		u.up.breakOff()
+	}
+	a := <-u.up.reply
+	if over {
 		return &a
 	}
-	if early == nil {
-		u.pipe.CloseWithError(errEarly)
-		cancel()
-		if a := <-u.result; a.resp != nil {
-			a.resp.Body.Close()
-		}
+	if a.resp != nil {
+		a.resp.Body.Close()
 	}
-	return early
+	return nil
 }
 
 // streamed reports whether bytes may have gone up.
-func (u *upWriter) streamed() bool { return u.pipe != nil }
+func (u *upWriter) streamed() bool { return u.up != nil }
 
-// release gives the memory back. The buffer itself is left to the collector: the transport may still read it.
+// release gives the memory back.
 func (u *upWriter) release() {
 	u.budget.Release(u.charged)
 	u.charged = 0
-}
-
-// pipeBody is the reading end of a streamed body. Close does nothing: whoever gives up tells the pipe why.
-type pipeBody struct {
-	r    *io.PipeReader
-	mu   sync.Mutex
-	read bool
-}
-
-func (b *pipeBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	b.read = true
-	b.mu.Unlock()
-	return b.r.Read(p)
-}
-
-func (b *pipeBody) touched() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.read
 }
