@@ -140,7 +140,7 @@ func replay(t *testing.T, s *stack, list []exchange) int {
 		}
 		short, _, _ := strings.Cut(r.line, " Accept=")
 		if refused := strings.Contains(got[1].Body, `"type":"esproxy_`); refused != r.refused {
-			t.Errorf("%s: refused by the proxy: %v, want %v\n%s", short, refused, r.refused, tail(got[1].Body, 300))
+			t.Errorf("%s: refused by the proxy: %v, want %v (body %.80q)\n%s", short, refused, r.refused, r.body, tail(got[1].Body, 300))
 			continue
 		} else if refused {
 			continue

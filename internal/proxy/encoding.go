@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -173,6 +174,20 @@ func newRequestReader(body *clientBody, kind coding, ratio int64) *requestReader
 		r.r = newUnpacker(body, kind, ratio)
 	}
 	return r
+}
+
+// hold reads a packed body before it is unpacked, and gives it when it has at most limit bytes; it stays to be read.
+func (r *requestReader) hold(limit int64) []byte {
+	u, ok := r.r.(*unpacker)
+	if !ok {
+		return nil
+	}
+	head, err := io.ReadAll(io.LimitReader(r.body, limit+1))
+	u.packed.r = io.MultiReader(bytes.NewReader(head), r.body)
+	if err != nil || int64(len(head)) > limit {
+		return nil
+	}
+	return head
 }
 
 func (r *requestReader) Read(p []byte) (int, error) {

@@ -29,6 +29,7 @@ type exchange struct {
 	grantee *Grantee    // nil without a grant
 	counter *requestCounter
 	plan    *rewrite.Plan
+	packed  []byte // the body as it came, when it goes up so although a transform reads it
 	body    *clientBody
 
 	mu     sync.Mutex // orders 1xx replies, which come from another goroutine, with the final head

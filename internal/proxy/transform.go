@@ -23,7 +23,12 @@ func (x *exchange) transform(ctx context.Context, target func() string) *rewrite
 		return f
 	}
 	x.header = x.header.Clone()
-	delete(x.header, "Content-Encoding")
+	if x.plan.Looks {
+		x.packed = reader.hold(freeLimit)
+	}
+	if x.packed == nil {
+		delete(x.header, "Content-Encoding")
+	}
 	delete(x.header, "Expect")
 	accept := transformAccept(x.header["Accept-Encoding"])
 	if len(accept) > 0 {
@@ -99,10 +104,17 @@ func (x *exchange) round(ctx context.Context, reader *requestReader, body io.Rea
 		}
 	}()
 
-	answered, err := t.Request(ctx, x.plan, body, up)
+	to := io.Writer(up)
+	if x.packed != nil {
+		to = io.Discard
+	}
+	answered, err := t.Request(ctx, x.plan, body, to)
 	if err == nil && body != nil && !answered && reader.err == nil && up.err == nil {
 		// What the transform left unread must be sound too: a checksum or rubbish may come last.
 		io.Copy(io.Discard, reader)
+	}
+	if err == nil && reader.err == nil && x.packed != nil {
+		_, err = up.Write(x.packed)
 	}
 	if err != nil || reader.err != nil || up.err != nil {
 		done = true

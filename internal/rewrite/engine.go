@@ -185,6 +185,9 @@ type Plan struct {
 	ContentType string
 	// Transform is nil when both bodies pass untouched and undecoded.
 	Transform Transform
+	// Looks is true when the Transform writes the body as it reads it or refuses it: what the client sent may then go up
+	// as it came, packed.
+	Looks bool
 	// Done, if not nil, is to be called before the first byte of the reply goes to the client, and when the
 	// exchange is over, whatever came of it.
 	Done func()

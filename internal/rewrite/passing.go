@@ -129,7 +129,7 @@ var carriers = map[string]bool{"doc": true, "docs": true, "document": true, "doc
 // checkFirst adds to a transform, whose own reading follows its endpoint's grammar, what that grammar has no place for: a
 // document in the members that the API does not have, and an array in the place of an object.
 func (r *request) checkFirst(t Transform) error {
-	if !r.call.HasBody {
+	if q, ok := t.(*query); !r.call.HasBody || ok && q.anyForm {
 		return nil
 	}
 	check := onlyObject

@@ -80,6 +80,9 @@ func (e *Engine) Plan(ctx context.Context, call *Call) (*Plan, error) {
 		return nil, err
 	}
 	p.Transform = transform
+	if q, ok := transform.(*query); ok {
+		p.Looks = q.anyForm
+	}
 	return p, nil
 }
 
