@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
@@ -163,7 +164,7 @@ func (c *countReader) Read(p []byte) (int, error) {
 type requestReader struct {
 	body *clientBody
 	r    io.Reader
-	n    int64 // decoded bytes
+	n    atomic.Int64 // decoded bytes
 	eof  bool
 	err  error // a fault, or the connection's error
 }
@@ -198,7 +199,7 @@ func (r *requestReader) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := r.r.Read(p)
-	r.n += int64(n)
+	r.n.Add(int64(n))
 	switch {
 	case err == io.EOF:
 		r.eof = true
@@ -208,6 +209,9 @@ func (r *requestReader) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Stop lets a Read that waits for the client fail. It may be called by any goroutine.
+func (r *requestReader) Stop() { r.body.halt() }
 
 func (r *requestReader) explain(err error) error {
 	var f *rewrite.Fault

@@ -78,7 +78,7 @@ func (x *exchange) round(ctx context.Context, reader *requestReader, body io.Rea
 	t := x.plan.Transform
 	up := &upWriter{
 		ctx: ctx, limit: x.limit(ctx), budget: x.s.budget,
-		plain: func() int64 { return reader.n },
+		plain: reader.n.Load,
 		halt:  x.body.halt,
 		pool:  x.s.pool,
 		target: func() (*outgoing, error) {

@@ -56,23 +56,20 @@ type bulk struct {
 	started  time.Time
 	finished atomic.Bool
 
-	lines *lines
-	*workspace
-	seal    sealing
-	other   half // of blocks that are split
-	places  map[string]*bulkPlace
-	first   map[string]*target // by index: the rules when this bulk first met it
-	placed  time.Time          // when places was begun
-	last    *bulkPlace
-	refs    []Ref
-	paths   map[string]bool
-	stored  []Stored
-	lookErr error
+	lines  *lines
+	places map[string]*bulkPlace
+	first  map[string]*target // by index: the rules when this bulk first met it
+	placed time.Time          // when places was begun
+	last   *bulkPlace
+	known  *known
+	main   *stage
+	second *stage // nil as long as one goroutine deals with all blocks
+	relay  *relay // of the two
 
-	trail   span // blank lines at the end of the body
 	total   int
 	bad     []badItem
-	sources bool // an update asks for _source
+	badHeld int64 // bytes of budget for them
+	sources bool  // an update asks for _source
 	again   repeats
 	wrote   bool
 }
@@ -89,20 +86,11 @@ type bulkPlace struct {
 func (t *bulk) Request(ctx context.Context, plan *Plan, body io.Reader, up io.Writer) (answered bool, err error) {
 	t.lines = newLines(ctx, body, t.eng.Budget, t.eng.Limits.MaxDocument)
 	t.lines.pooled = true
-	t.workspace = workspaces.Get().(*workspace)
-	t.scan.isToken = t.eng.Sealer.IsToken
-	t.seal = sealing{eng: t.eng, counter: t.call.Counter}
 	t.places = make(map[string]*bulkPlace)
-	for more := true; more; {
-		if more, err = t.readBlock(ctx, up); err != nil {
-			return false, err
-		}
-		if err = t.sendBlock(ctx, up); err != nil {
-			return false, err
-		}
-		if more {
-			t.lines.discard()
-		}
+	t.main = t.newStage()
+	t.known = &t.main.memory
+	if err = t.run(ctx, up); err != nil {
+		return false, err
 	}
 	t.finished.Store(true)
 	if t.total > 0 && len(t.bad) == t.total {
@@ -143,20 +131,20 @@ func frameFault(ordinal int, err error) *Fault {
 }
 
 // readBlock reads whole items until the block is full. more is false at the end of the body.
-func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err error) {
-	t.block = t.block[:0]
-	if now := time.Now(); now.Sub(t.placed) > keepPlaces {
-		clear(t.places)
-		t.last, t.placed = nil, now
+func (s *stage) readBlock(ctx context.Context, up io.Writer) (more bool, err error) {
+	s.block = s.block[:0]
+	if now := time.Now(); now.Sub(s.placed) > keepPlaces {
+		clear(s.places)
+		s.last, s.placed = nil, now
 	}
-	l := t.lines
+	l := s.lines
 	l.whole = false
 	lead := l.start
 	for {
 		line, err := l.next()
 		switch {
 		case err == io.EOF:
-			t.trail = span{lead, l.start}
+			s.trail = span{lead, l.start}
 			return false, nil
 		case err == errBlockFull:
 			l.back(lead)
@@ -164,7 +152,7 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 		case err == io.ErrUnexpectedEOF:
 			return false, unterminatedFault()
 		case err == errLongLine:
-			return false, frameFault(t.total, err)
+			return false, frameFault(s.total, err)
 		case err != nil:
 			return false, err
 		}
@@ -180,23 +168,23 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 			continue
 		}
 		if len(text) > maxActionLine {
-			return false, frameFault(t.total, errLongLine)
+			return false, frameFault(s.total, errLongLine)
 		}
-		if len(t.block) < cap(t.block) {
-			t.block = t.block[:len(t.block)+1]
+		if len(s.block) < cap(s.block) {
+			s.block = s.block[:len(s.block)+1]
 		} else {
-			t.block = append(t.block, item{})
+			s.block = append(s.block, item{})
 		}
-		t.most = max(t.most, len(t.block))
-		it := &t.block[len(t.block)-1]
-		if err := t.scan.parseAction(text, &it.action); err != nil {
-			return false, frameFault(t.total, err)
+		s.most = max(s.most, len(s.block))
+		it := &s.block[len(s.block)-1]
+		if err := s.scan.parseAction(text, &it.action); err != nil {
+			return false, frameFault(s.total, err)
 		}
 		if it.routing == "" {
-			it.routing = t.routing
+			it.routing = s.routing
 		}
-		it.lead, it.line, it.src, it.ordinal, it.fault, it.look = lead, line, span{}, t.total, nil, 0
-		pl := t.placeOf(ctx, it.index)
+		it.lead, it.line, it.src, it.ordinal, it.fault, it.look = lead, line, span{}, s.total, nil, 0
+		pl := s.placeOf(ctx, it.index)
 		it.place = pl
 		if it.routing == "" {
 			it.routing = pl.route
@@ -209,18 +197,18 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 			switch {
 			case err == errBlockFull:
 				l.back(lead)
-				t.block = t.block[:len(t.block)-1]
+				s.block = s.block[:len(s.block)-1]
 				return true, nil
 			case err == errLongLine:
-				t.total++
-				return true, t.longLine(ctx, up)
+				s.total++
+				return true, s.longLine(ctx, up)
 			case err == io.EOF, err == io.ErrUnexpectedEOF:
 				return false, unterminatedFault()
 			case err != nil:
 				return false, err
 			}
 		}
-		t.total++
+		s.total++
 		l.whole = true
 		lead = l.start
 	}
@@ -228,28 +216,29 @@ func (t *bulk) readBlock(ctx context.Context, up io.Writer) (more bool, err erro
 
 // longLine deals with the last item of the block, whose source line is over the limit: the block before
 // it is sent, and the line is skipped, or passed when no rule applies to it.
-func (t *bulk) longLine(ctx context.Context, up io.Writer) error {
-	it := t.block[len(t.block)-1]
-	action := append([]byte(nil), t.lines.buf[it.lead:it.line.end+1]...)
-	t.block = t.block[:len(t.block)-1]
-	if err := t.sendBlock(ctx, up); err != nil {
+func (s *stage) longLine(ctx context.Context, up io.Writer) error {
+	it := s.block[len(s.block)-1]
+	s.buf, s.ahead = s.lines.buf, false
+	action := append([]byte(nil), s.buf[it.lead:it.line.end+1]...)
+	s.block = s.block[:len(s.block)-1]
+	if err := s.sendBlock(ctx, up); err != nil {
 		return err
 	}
-	t.block = t.block[:0]
+	s.block = s.block[:0]
 	if it.place.t == nil && it.fault == nil {
-		t.wrote = true
+		s.wrote = true
 		if _, err := up.Write(action); err != nil {
 			return err
 		}
-		return t.skip(up)
+		return s.skip(up)
 	}
 	if it.fault == nil {
-		it.fault = tooLargeFault(t.eng.Limits.MaxDocument)
+		it.fault = tooLargeFault(s.eng.Limits.MaxDocument)
 	}
-	if err := t.reject(&it); err != nil {
+	if err := s.reject(&it); err != nil {
 		return err
 	}
-	return t.skip(nil)
+	return s.skip(nil)
 }
 
 // skip passes a long line to w, or nowhere.
@@ -316,71 +305,83 @@ func (t *bulk) moved(pl *place) bool {
 }
 
 // sendBlock reads the block's documents, looks up what they need, seals them and sends them.
-func (t *bulk) sendBlock(ctx context.Context, up io.Writer) error {
-	t.refs, t.lookErr = t.refs[:0], nil
-	clear(t.paths)
-	seal := t.sealHalves
-	if !t.splits() {
-		seal = t.sealBlock
-		for i := range t.block {
-			it := &t.block[i]
-			if it.fault == nil && it.place.t != nil {
-				t.readItem(ctx, it)
-			}
-		}
-	}
-	if len(t.refs) > 0 {
-		paths := make([]string, 0, len(t.paths))
-		for p := range t.paths {
-			paths = append(paths, p)
-		}
-		t.stored, t.lookErr = t.eng.Cluster.Documents(ctx, t.call.Caller, t.refs, paths)
-		if t.lookErr == nil && len(t.stored) != len(t.refs) {
-			t.lookErr = &Fault{Status: 503, Type: "esproxy_lookup_failed", Reason: "the look-up of stored documents was not answered whole; try again"}
-		}
-	}
-	t.out = t.out[:0]
-	if t.untouched() {
+func (s *stage) sendBlock(ctx context.Context, up io.Writer) error {
+	s.out = s.out[:0]
+	if s.untouched() {
 		// Nothing to seal, nothing refused: the block goes up as it is, without a copy.
-		t.wrote = true
-		end := t.block[len(t.block)-1].end()
-		if t.trail.there() {
-			end = t.trail.end
+		if !s.toWrite() {
+			return errOver
 		}
-		_, err := up.Write(t.lines.buf[t.block[0].lead:end])
+		s.wrote = true
+		end := s.block[len(s.block)-1].end()
+		if s.trail.there() {
+			end = s.trail.end
+		}
+		_, err := up.Write(s.buf[s.block[0].lead:end])
 		return err
+	}
+	seal := s.sealBlock
+	if s.ahead {
+		seal = s.sealAhead
 	}
 	if err := seal(ctx, up); err != nil {
 		return err
 	}
-	if t.trail.there() && (t.wrote || len(t.out) > 0) {
-		t.out = append(t.out, t.lines.buf[t.trail.start:t.trail.end]...)
+	if s.trail.there() && (s.wrote || len(s.out) > 0) {
+		s.out = append(s.out, s.buf[s.trail.start:s.trail.end]...)
 	}
-	if len(t.out) == 0 {
+	if len(s.out) == 0 {
 		return nil
 	}
-	t.wrote = true
-	_, err := up.Write(t.out)
+	s.wrote = true
+	_, err := up.Write(s.out)
 	return err
 }
 
-// sealBlock seals the block's items one after another.
-func (t *bulk) sealBlock(ctx context.Context, up io.Writer) error {
-	for i := range t.block {
-		it := &t.block[i]
+// prepare reads the block's documents and looks up what they need.
+func (s *stage) prepare(ctx context.Context) {
+	s.refs, s.lookErr = s.refs[:0], nil
+	clear(s.paths)
+	for i := range s.block {
+		it := &s.block[i]
+		if it.fault == nil && it.place.t != nil {
+			s.readItem(ctx, it)
+		}
+	}
+	if len(s.refs) == 0 {
+		return
+	}
+	paths := make([]string, 0, len(s.paths))
+	for p := range s.paths {
+		paths = append(paths, p)
+	}
+	s.stored, s.lookErr = s.eng.Cluster.Documents(ctx, s.call.Caller, s.refs, paths)
+	if s.lookErr == nil && len(s.stored) != len(s.refs) {
+		s.lookErr = &Fault{Status: 503, Type: "esproxy_lookup_failed", Reason: "the look-up of stored documents was not answered whole; try again"}
+	}
+}
+
+// sealBlock seals the items of a block that depend on others, or on the cluster.
+func (s *stage) sealBlock(ctx context.Context, up io.Writer) error {
+	if !s.toWrite() {
+		return errOver
+	}
+	s.prepare(ctx)
+	for i := range s.block {
+		it := &s.block[i]
 		if it.fault == nil {
-			size := len(t.out)
-			if err := t.sealItem(ctx, it); err != nil {
-				t.out = t.out[:size]
+			size := len(s.out)
+			if err := s.sealItem(ctx, it); err != nil {
+				s.out = s.out[:size]
 				it.fault = asFault(err)
 			}
 		}
 		if it.fault != nil {
-			if err := t.reject(it); err != nil {
+			if err := s.reject(it); err != nil {
 				return err
 			}
 		}
-		if err := t.spill(up); err != nil {
+		if err := s.spill(up); err != nil {
 			return err
 		}
 	}
@@ -388,28 +389,28 @@ func (t *bulk) sealBlock(ctx context.Context, up io.Writer) error {
 }
 
 // spill writes the output when much of it waits.
-func (t *bulk) spill(up io.Writer) error {
-	if len(t.out) <= maxOut {
+func (s *stage) spill(up io.Writer) error {
+	if len(s.out) <= maxOut {
 		return nil
 	}
-	t.wrote = true
-	if _, err := up.Write(t.out); err != nil {
+	s.wrote = true
+	if _, err := up.Write(s.out); err != nil {
 		return err
 	}
-	if t.out = t.out[:0]; cap(t.out) > 4*maxOut {
-		t.out = nil // after a very large document
+	if s.out = s.out[:0]; cap(s.out) > 4*maxOut {
+		s.out = nil // after a very large document
 	}
 	return nil
 }
 
 // untouched reports whether all items of the block are for targets without rules.
-func (t *bulk) untouched() bool {
-	for i := range t.block {
-		if it := &t.block[i]; it.place.t != nil || it.fault != nil {
+func (s *stage) untouched() bool {
+	for i := range s.block {
+		if it := &s.block[i]; it.place.t != nil || it.fault != nil {
 			return false
 		}
 	}
-	return len(t.block) > 0
+	return len(s.block) > 0
 }
 
 // reject remembers a refused item.
@@ -432,10 +433,10 @@ func (t *bulk) reject(it *item) error {
 	}
 	// An id may be as long as its line.
 	cost := int64(len(name)+len(it.id)) + 256
-	if err := t.lines.budget.Acquire(t.lines.ctx, cost); err != nil {
+	if err := t.eng.Budget.Acquire(t.lines.ctx, cost); err != nil {
 		return err
 	}
-	t.lines.held += cost
+	t.badHeld += cost
 	t.bad = append(t.bad, badItem{ordinal: it.ordinal, action: it.kind.String(), index: strings.Clone(name), id: strings.Clone(it.id), hasID: it.hasID, fault: it.fault})
 	return nil
 }
@@ -474,10 +475,14 @@ func (t *bulk) Close() {
 		t.lines.close()
 	}
 	t.again.close()
-	t.seal.close()
-	t.other.close()
-	if t.workspace != nil {
-		t.workspace.release()
-		t.workspace = nil
+	for _, stage := range []*stage{t.main, t.second} {
+		if stage != nil {
+			stage.close()
+		}
+	}
+	t.main, t.second, t.known = nil, nil, nil
+	if t.badHeld > 0 {
+		t.eng.Budget.Release(t.badHeld)
+		t.badHeld = 0
 	}
 }

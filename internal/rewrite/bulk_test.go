@@ -261,7 +261,7 @@ func TestBulkBlocks(t *testing.T) {
 				t.Errorf("entry %d: %+v", i, x)
 			}
 		}
-		if limit := int64(blockCost * (600<<10 + 2*blockSize)); budget.peak > limit {
+		if limit := int64(blockCost * (600<<10 + 6*blockSize)); budget.peak > limit {
 			t.Errorf("at most %d bytes of the budget were out, over %d", budget.peak, limit)
 		}
 	}

@@ -204,6 +204,8 @@ type Transform interface {
 	// Request reads the decoded body and writes what goes upstream. It changes plan.Target before
 	// the first byte, if at all. An error before the first byte is answered to the client (a *Fault as it
 	// is, others as 502 or 400 by the proxy); after it the upstream request is cut.
+	// Another goroutine may read or write for a time, never two at once. A body that has a method Stop() can be made to fail while it is
+	// read: the transform calls it when it has failed elsewhere.
 	// Answered is true when the transform makes the whole reply itself and nothing goes upstream.
 	Request(ctx context.Context, plan *Plan, body io.Reader, up io.Writer) (answered bool, err error)
 	// Reply is asked when the reply's head is there. It returns nil when the reply passes untouched,

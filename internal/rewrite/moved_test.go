@@ -9,7 +9,7 @@ import (
 // of its documents was told by the old ones. An update that would rely on it is refused, not sealed for a wrong subject.
 func TestMovedRules(t *testing.T) {
 	old, now := &target{root: &node{}}, &target{root: &node{}}
-	b := &bulk{workspace: new(workspace)}
+	b := &stage{bulk: &bulk{known: new(known)}}
 	for _, pl := range []*place{{index: "i", t: old}, {index: "i", t: old}, {index: "j", t: now}} {
 		if b.moved(pl) {
 			t.Errorf("the rules of %s are the same and count as moved", pl.index)

@@ -15,7 +15,7 @@ const (
 	keptKnown  = 64 << 10 // bytes of records
 	keptTable  = 2048     // entries
 	textChunk  = 16 << 10 // bytes that ids share
-	blockSizes = 5        // 16 KiB to 256 KiB
+	blockSizes = 4        // 16 KiB to 128 KiB
 )
 
 // blockPools hold cleared blocks of firstBlock<<i bytes.
@@ -44,13 +44,13 @@ func freeBlock(b []byte) {
 	}
 }
 
-// workspace is what a bulk works with, besides its block.
+// workspace is what a bulk works with, besides its blocks.
 type workspace struct {
-	scan  *docScanner
-	out   []byte // sealed: what goes up is no secret
-	block []item
-	most  int // items used
-	known known
+	scan   *docScanner
+	out    []byte // sealed: what goes up is no secret
+	block  []item
+	most   int   // items used
+	memory known // of the bulk, in the workspace of its first stage
 }
 
 var workspaces = sync.Pool{New: func() any { return &workspace{scan: newDocScanner(nil)} }}
@@ -79,7 +79,7 @@ func (w *workspace) release() {
 		*it = item{doc: part{found: found[:0], subj: it.doc.subj[:0]}}
 	}
 	w.block, w.most = w.block[:0], 0
-	w.known.reset()
+	w.memory.reset()
 	workspaces.Put(w)
 }
 

@@ -33,14 +33,14 @@ func (r *repeats) any() bool { return len(r.items) > 0 }
 func (r *repeats) wanted(ordinal int) bool { return r.items[ordinal] != nil }
 
 // remember notes an update that went up guarded or as a create.
-func (r *repeats) remember(t *bulk, it *item, form updateForm, line []byte) {
+func (r *repeats) remember(s *stage, it *item, form updateForm, line []byte) {
 	x := &repeat{name: it.place.name, id: strings.Clone(it.id), routing: strings.Clone(it.routing), created: form == formCreate}
 	if x.routing == "" {
-		x.routing = t.routing
+		x.routing = s.routing
 	}
 	// A client's own if_seq_no excludes retry_on_conflict: Elasticsearch says so.
 	if it.retry > 0 && !it.guarded {
-		src := t.lines.buf[it.src.start:it.src.end]
+		src := s.buf[it.src.start:it.src.end]
 		size := int64(len(line) + len(src))
 		if r.held+size <= maxRepeatBytes {
 			x.line, x.src, x.attempts = bytes.Clone(line), bytes.Clone(src), it.retry
@@ -118,17 +118,17 @@ func (t *bulk) repeatUpdate(ctx context.Context, x *repeat) ([]byte, error) {
 	if err != nil || pl.t == nil {
 		return nil, err
 	}
-	if err := t.scan.parseAction(x.line, &a); err != nil {
+	if err := t.main.scan.parseAction(x.line, &a); err != nil {
 		return nil, err
 	}
-	if err := t.scan.update(x.src, pl.t, &u); err != nil {
+	if err := t.main.scan.update(x.src, pl.t, &u); err != nil {
 		return nil, err
 	}
 	docs, err := t.eng.Cluster.Documents(ctx, t.call.Caller, []Ref{{Index: pl.index, ID: x.id, Routing: cmp.Or(x.routing, pl.route)}}, pl.t.paths())
 	if err != nil || len(docs) != 1 {
 		return nil, err
 	}
-	was, fault := t.scan.readStored(docs[0], pl.t)
+	was, fault := t.main.scan.readStored(docs[0], pl.t)
 	if fault != nil {
 		return nil, nil
 	}
@@ -137,7 +137,7 @@ func (t *bulk) repeatUpdate(ctx context.Context, x *repeat) ([]byte, error) {
 		return nil, nil
 	}
 	body := append(a.appendUpdateAction(nil, x.line, form, was), '\n')
-	if body, err = t.seal.appendUpdate(body, &u, pl.t, form, subj, was.stored); err != nil {
+	if body, err = t.main.seal.appendUpdate(body, &u, pl.t, form, subj, was.stored); err != nil {
 		return nil, err
 	}
 	body = append(body, '\n')
