@@ -34,13 +34,73 @@ type action struct {
 	version  bool // has a version
 	retry    int
 	source   bool // asks an update to return _source
-	metaSpan span
 	meta     []updateMember // of updates only: what a changed line is made of
+}
+
+// likeAction is an action line that was read, in two pieces: what stands before the text of its id, and what follows that. Most
+// lines of a bulk differ in nothing else, and such a line needs no reading: it took a tenth of the time of a bulk.
+type likeAction struct {
+	head, tail []byte // an empty head: no line. With an empty tail all of the line is head, and there is no id
+	action     action
+}
+
+// learn remembers the line that was read into a. id is where the value of its _id stands, if it has one.
+func (l *likeAction) learn(line []byte, a *action, id span) {
+	l.head = l.head[:0]
+	cut := len(line)
+	if a.hasID {
+		if cut = id.start + 1; line[id.start] != '"' {
+			return
+		}
+	}
+	if a.kind == actionUpdate || cut > maxLike { // of updates the places in the line are kept
+		return
+	}
+	l.head = append(l.head, line[:cut]...)
+	l.tail = append(l.tail[:0], line[max(cut, id.end-1):]...)
+	l.action = *a
+	l.action.id, l.action.meta = "", nil
+}
+
+// maxLike bounds what is compared.
+const maxLike = 1 << 10
+
+// id gives the text of the id in a line that is like the one that was learned. It holds nothing but ASCII that stands for itself.
+func (l *likeAction) id(line []byte) (id []byte, ok bool) {
+	n := len(line) - len(l.tail)
+	if len(l.head) == 0 || n < len(l.head) || !bytes.Equal(line[:len(l.head)], l.head) || !bytes.Equal(line[n:], l.tail) {
+		return nil, false
+	}
+	id = line[len(l.head):n]
+	for _, c := range id {
+		if c-' ' >= 0x7F-' ' || c == '"' || c == '\\' {
+			return nil, false
+		}
+	}
+	return id, len(l.tail) > 0 || len(id) == 0
 }
 
 // parseAction reads an action line: exactly one object with one action and nothing after it
 // (BulkRequestParser accepts more, and reads it in its own way).
 func (s *docScanner) parseAction(line []byte, a *action) error {
+	if id, ok := s.like.id(line); ok {
+		meta := a.meta[:0]
+		*a = s.like.action
+		a.meta = meta
+		if a.hasID {
+			a.id = s.texts.text(id)
+		}
+		return nil
+	}
+	s.idSpan = span{}
+	if err := s.readAction(line, a); err != nil {
+		return err
+	}
+	s.like.learn(line, a, s.idSpan)
+	return nil
+}
+
+func (s *docScanner) readAction(line []byte, a *action) error {
 	s.b, s.sealed = line, 1
 	s.names.reset()
 	*a = action{meta: a.meta[:0]}
@@ -72,11 +132,9 @@ func (s *docScanner) parseAction(line []byte, a *action) error {
 	if pos >= len(line) || line[pos] != '{' {
 		return badSyntax(pos, "expected an object")
 	}
-	a.metaSpan.start = pos
 	if pos, err = s.metadata(pos, a); err != nil {
 		return err
 	}
-	a.metaSpan.end = pos
 	if pos = skipSpace(line, pos); pos >= len(line) {
 		return errShort
 	}
@@ -134,6 +192,7 @@ func (s *docScanner) metadata(pos int, a *action) (int, error) {
 			}
 		case "_id":
 			a.id, a.hasID, err = s.scalar(value)
+			s.idSpan = m.value
 		case "routing":
 			a.routing, _, err = s.scalar(value)
 		case "op_type":

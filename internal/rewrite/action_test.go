@@ -11,7 +11,7 @@ func parseLine(line string) (action, error) {
 	s := newDocScanner(func([]byte) bool { return false })
 	var a action
 	err := s.parseAction([]byte(line), &a)
-	a.meta, a.metaSpan = nil, span{}
+	a.meta = nil
 	return a, err
 }
 
@@ -135,6 +135,10 @@ func FuzzAction(f *testing.F) {
 		if err := strictJSON(line); err != nil {
 			t.Fatalf("accepted %q: %v", line, err)
 		}
+		again := action{meta: a.meta}
+		if err := s.parseAction(line, &again); err != nil || !reflect.DeepEqual(again, a) {
+			t.Fatalf("%q is %+v and then %+v, %v", line, a, again, err)
+		}
 		if a.kind != actionUpdate {
 			return
 		}
@@ -152,4 +156,33 @@ func FuzzAction(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestActionsInTurn reads lines one after another: what was learned of one must not change what another says.
+func TestActionsInTurn(t *testing.T) {
+	lines := []string{
+		`{"index":{}}`, `{"index":{} }`, `{"create":{}}`, `{"index":{"_id":""}}`, `{"index":{"_id":"1"}}`, `{"index":{"_id":"22"}}`, `{"index":{"_id":22}}`, `{"index":{"_id":2}}`, `{"index":{"_id":null}}`,
+		`{"index":{"_id":"1"} }`, `{"index":{"_id":"a\"b"}}`, `{"index":{"_id":"a","routing":"b"}}`, `{"index":{"_id":"c","routing":"b"}}`, `{"index":{"_id":"c","routing":"d"}}`, `{"index":{"routing":"d","_id":"e"}}`,
+		`{"index":{"_id":"a\\"}}`, `{"index":{"_id":"a\u0062"}}`, "{\"index\":{\"_id\":\"a\tb\"}}", "{\"index\":{\"_id\":\"a\x7fb\"}}", "{\"index\":{\"_id\":\"é\"}}", "{\"index\":{\"_id\":\"\xe9\"}}",
+		`{"index":{"_id":"1","_id":"2"}}`, `{"index":{"_id":"1"},"delete":{"_id":"2"}}`, `{"index":{"_id":"1"}}{"index":{"_id":"2"}}`, `{"delete":{"_id":"1"}}`, `{"delete":{"_id":"4"}}`,
+		`{"update":{"_id":"1"}}`, `{"update":{"_id":"12"}}`, `{"index":{"_index":"a","_id":"1"}}`, `{"index":{"_index":"a","_id":"3"}}`, `{"index":{"_index":"b","_id":"3"}}`, `{"index":{"_index":"\u0061","_id":"3"}}`,
+		`{"index":{"_id":"` + strings.Repeat("x", 2000) + `"}}`, `{"index":{"_index":"` + strings.Repeat("x", 2000) + `","_id":"1"}}`, `{"index":{"_id":"1"}`, `{"index":{"_id":"1}}`, `{"index":{"_id":"1`, `"}}`, ``,
+	}
+	for _, first := range lines {
+		for _, second := range lines {
+			s := newDocScanner(func([]byte) bool { return false })
+			var a action
+			for _, line := range []string{first, second, first, second} {
+				err := s.parseAction([]byte(line), &a)
+				want, wantErr := parseLine(line)
+				got := a
+				if len(want.meta) == 0 {
+					got.meta = nil
+				}
+				if !reflect.DeepEqual(err, wantErr) || err == nil && !reflect.DeepEqual(got, want) {
+					t.Fatalf("%.80s after %.80s:\n got %+v, %v\nwant %+v, %v", line, first, got, err, want, wantErr)
+				}
+			}
+		}
+	}
 }

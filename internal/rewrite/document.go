@@ -120,6 +120,8 @@ type docScanner struct {
 	texts   texts // of actions
 	// lastIndex is the index of the last action that named one; it has no backslash.
 	lastIndex string
+	like      likeAction
+	idSpan    span // of the last action's _id
 	cur       *part
 	sealed    int // above zero: inside a protected value, where strings are not looked at
 }

@@ -23,6 +23,13 @@ type known struct {
 
 	key  []byte   // scratch
 	subj subjects // scratch
+
+	last struct { // what find gave, good until the next change
+		name     docName
+		at, slot int
+		hash     uint32
+		ok       bool
+	}
 }
 
 // knownDoc is one document after the items so far.
@@ -52,6 +59,16 @@ const (
 // find gives the place of the document's record, and of its entry in the table. When there is none, at is below zero and
 // the entry is where it belongs.
 func (k *known) find(d docName) (at, slot int, hash uint32) {
+	if l := &k.last; l.ok && l.name == d { // to record a document begins with looking it up
+		return l.at, l.slot, l.hash
+	}
+	at, slot, hash = k.search(d)
+	k.last.name, k.last.at, k.last.slot, k.last.hash, k.last.ok = d, at, slot, hash, true
+	return at, slot, hash
+}
+
+// search is find, and leaves the document's key in k.key.
+func (k *known) search(d docName) (at, slot int, hash uint32) {
 	k.key = append(append(k.key[:0], d.index...), 0)
 	k.key = append(append(append(k.key, d.routing...), 0), d.id...)
 	if len(k.table) == 0 {
@@ -78,9 +95,6 @@ func takeBytes(b []byte) (taken, rest []byte) {
 }
 
 func (k *known) get(name docName) (knownDoc, bool) {
-	if k.count == 0 {
-		return knownDoc{}, false
-	}
 	at, _, _ := k.find(name)
 	if at < 0 || k.records[at]&knownForgotten != 0 {
 		return knownDoc{}, false
@@ -107,6 +121,7 @@ func (k *known) get(name docName) (knownDoc, bool) {
 // set records what is known of a document from now on; flags are knownFound, knownUnsure, knownMixed and knownTouched.
 func (k *known) set(name docName, flags byte, subj subjects) {
 	at, slot, hash := k.find(name)
+	k.last.ok = false
 	begin := len(k.records)
 	k.records = binary.AppendUvarint(append(k.records, flags), uint64(len(k.key)))
 	k.records = append(k.records, k.key...)

@@ -60,6 +60,7 @@ func (w *workspace) release() {
 	s := w.scan
 	clear(s.scratch[:cap(s.scratch)])
 	s.b, s.cur, s.isToken, s.texts, s.lastIndex = nil, nil, nil, texts{}, ""
+	s.like.head, s.like.action = s.like.head[:0], action{}
 	if cap(s.scratch) > textChunk {
 		s.scratch = nil
 	}
