@@ -1,0 +1,217 @@
+package rewrite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/esproxy/esproxy/internal/policy"
+)
+
+// onProcessors runs f with n processors.
+func onProcessors(n int, f func()) {
+	old := runtime.GOMAXPROCS(n)
+	defer runtime.GOMAXPROCS(old)
+	f()
+}
+
+// inStages carries a bulk to its end and reports whether a second stage worked on it.
+func inStages(t *testing.T, e *Engine, body io.Reader, up io.Writer) (two bool, refused []badItem, err error) {
+	t.Helper()
+	plan, err := e.Plan(context.Background(), bulkCall("/_bulk", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := plan.Transform.(*bulk)
+	defer func() {
+		b.Close()
+		if out := e.Budget.(*fakeBudget).out; out != 0 {
+			t.Errorf("%d bytes of the budget are still out", out)
+		}
+		if n := seconds.Load(); n != 0 {
+			t.Errorf("%d second stages are still counted", n)
+		}
+	}()
+	_, err = b.Request(context.Background(), plan, body, up)
+	return b.second != nil, b.bad, err
+}
+
+// manyItems is a bulk of some n items of all kinds, in blocks of which some depend on others.
+func manyItems(seed uint64, n int) string {
+	r := rand.New(rand.NewPCG(seed, 1))
+	var b strings.Builder
+	for i := range n {
+		doc := fmt.Sprintf(`{"username":"u%d","card":"%d","x":"%s"}`, r.IntN(9), i, strings.Repeat("x", r.IntN(900)))
+		index := []string{"user", "user", "user", "plain", "user-1"}[r.IntN(5)]
+		switch k := r.IntN(100); {
+		case k == 0:
+			fmt.Fprintf(&b, "{\"index\":{\"_index\":%q,\"_id\":\"%d\"}}\n{\"card\":1}\n", index, i)
+		case k == 1:
+			fmt.Fprintf(&b, "{\"index\":{\"_index\":%q,\"_id\":\"%d\"}}\n%s\n", index, i, doc[1:])
+		case k == 2 && i%400 < 40: // not in every block
+			fmt.Fprintf(&b, "{\"update\":{\"_index\":%q,\"_id\":\"%d\"}}\n{\"doc\":%s}\n", index, i/2, doc)
+		case k < 8:
+			fmt.Fprintf(&b, "{\"delete\":{\"_index\":%q,\"_id\":\"%d\"}}\n", index, r.IntN(n))
+		case k == 9:
+			fmt.Fprintf(&b, "\n{\"create\":{\"_index\":%q}}\n%s\n", index, doc)
+		case k == 10 && i%100 == 0:
+			fmt.Fprintf(&b, "{\"index\":{\"_index\":%q}}\n{\"username\":\"big\",\"card\":7,\"x\":\"%s\"}\n", index, strings.Repeat("y", r.IntN(700<<10)))
+		default:
+			fmt.Fprintf(&b, "{\"index\":{\"_index\":%q,\"_id\":\"%d\"}}\n%s\n", index, r.IntN(n), doc)
+		}
+	}
+	return b.String()
+}
+
+// TestStagesAgree: two stages send the same as one.
+func TestStagesAgree(t *testing.T) {
+	used := 0
+	for seed := range uint64(8) {
+		body := manyItems(seed, 3000)
+		var up [2]bytes.Buffer
+		var bad [2][]badItem
+		for i, processors := range []int{1, 4} {
+			onProcessors(processors, func() {
+				e, _, _ := fakeEngine(t)
+				e.Limits.MaxDocument = 600 << 10
+				two, refused, err := inStages(t, e, &sizedReader{r: strings.NewReader(body), sizes: []int{1 << 30, 4096, 70_000}}, &up[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if bad[i] = refused; two {
+					used += i
+				}
+			})
+		}
+		one, _ := openAll(t, up[0].String())
+		two, _ := openAll(t, up[1].String())
+		if one != two {
+			t.Fatalf("seed %d: %d bytes went up from one stage, and other %d from two", seed, len(one), len(two))
+		}
+		if diff := cmp.Diff(bad[0], bad[1], cmp.AllowUnexported(badItem{})); diff != "" || len(bad[0]) == 0 {
+			t.Fatalf("seed %d: refused (-one stage +two):\n%s", seed, diff)
+		}
+	}
+	if used == 0 {
+		t.Error("no bulk had a second stage")
+	}
+}
+
+// stoppable gives its text and then nothing, until it is stopped.
+type stoppable struct {
+	r    io.Reader
+	stop chan struct{}
+	once sync.Once
+}
+
+func (s *stoppable) Read(p []byte) (int, error) {
+	if n, err := s.r.Read(p); err == nil {
+		return n, nil
+	}
+	<-s.stop
+	return 0, errors.New("stopped")
+}
+
+func (s *stoppable) Stop() { s.once.Do(func() { close(s.stop) }) }
+
+// failingWriter fails from the n-th write on.
+type failingWriter struct {
+	n   int
+	err error
+}
+
+func (w *failingWriter) Write(p []byte) (int, error) {
+	if w.n--; w.n < 0 {
+		return 0, w.err
+	}
+	return len(p), nil
+}
+
+// TestStagesFailTogether: when one stage fails, the other does not go on, nor wait for a client that sends nothing more.
+func TestStagesFailTogether(t *testing.T) {
+	full := errors.New("no more room")
+	body := strings.Repeat("{\"index\":{\"_index\":\"user\"}}\n{\"username\":\"Ana\",\"card\":1,\"x\":\""+strings.Repeat("x", 500)+"\"}\n", 4000)
+	onProcessors(4, func() {
+		for n := range 16 {
+			e, _, _ := fakeEngine(t)
+			two, _, err := inStages(t, e, &stoppable{r: strings.NewReader(body), stop: make(chan struct{})}, &failingWriter{n, full})
+			if err != full || n > 1 && !two {
+				t.Errorf("after %d writes: %v", n, err)
+			}
+		}
+	})
+}
+
+// TestStagesReadError: what came before an error of the body has gone up when the bulk ends.
+func TestStagesReadError(t *testing.T) {
+	broken := errors.New("the line was cut")
+	item := "{\"index\":{\"_index\":\"user\"}}\n{\"username\":\"Ana\",\"card\":1,\"x\":\"" + strings.Repeat("x", 500) + "\"}\n"
+	onProcessors(4, func() {
+		for n := 1000; n < 4000; n += 371 {
+			for _, end := range []string{"", "{\"index\":{}\n", "[]\n"} {
+				e, _, _ := fakeEngine(t)
+				var up bytes.Buffer
+				var f *Fault
+				body := io.MultiReader(strings.NewReader(strings.Repeat(item, n)+end), &brokenReader{broken})
+				two, _, err := inStages(t, e, body, &up)
+				if !two || end == "" && err != broken || end != "" && !errors.As(err, &f) {
+					t.Fatalf("%d items: two stages %v, %v", n, two, err)
+				}
+				plain, _ := openAll(t, up.String())
+				sent := len(plain) / len(item)
+				if plain != strings.Repeat(item, sent) || (n-sent)*len(item) > blockSize {
+					t.Fatalf("of %d items %d went up (%d bytes)", n, sent, len(plain))
+				}
+			}
+		}
+	})
+}
+
+type brokenReader struct{ err error }
+
+func (r *brokenReader) Read([]byte) (int, error) { return 0, r.err }
+
+// panicking is a sealer that panics once.
+type panicking struct {
+	Sealer
+	at atomic.Int32
+}
+
+func (p *panicking) NewDocument(rule *policy.Rule, subject []byte) (DocumentSealer, error) {
+	if p.at.Add(-1) == 0 {
+		panic("of the sealer")
+	}
+	return p.Sealer.NewDocument(rule, subject)
+}
+
+// TestStagesPanic: a panic in either stage ends the request that it happens in, and nothing else.
+func TestStagesPanic(t *testing.T) {
+	body := strings.Repeat("{\"index\":{\"_index\":\"user\"}}\n{\"username\":\"Ana\",\"card\":1,\"x\":\""+strings.Repeat("x", 500)+"\"}\n", 3000)
+	onProcessors(4, func() {
+		for at := int32(1); at < 2600; at += 97 {
+			e, _, _ := fakeEngine(t)
+			sealer := &panicking{Sealer: e.Sealer}
+			sealer.at.Store(at)
+			e.Sealer = sealer
+			func() {
+				defer func() {
+					if p := recover(); p != "of the sealer" {
+						t.Errorf("document %d: recovered %v", at, p)
+					}
+				}()
+				_, _, err := inStages(t, e, &stoppable{r: strings.NewReader(body), stop: make(chan struct{})}, io.Discard)
+				t.Errorf("document %d: the request ended with %v", at, err)
+			}()
+		}
+	})
+}
