@@ -12,9 +12,41 @@ type sealing struct {
 	counter Counter
 	session OpenSession // made when a written-back value is first met
 	sealers []DocumentSealer
+	counts  []sealCount // not told to counter yet
+}
+
+// sealCount is how many values of a field were sealed.
+type sealCount struct {
+	field *policy.Field
+	n     int
+}
+
+// count notes a value. To tell the counter of each one took a fourteenth of a bulk's time.
+func (s *sealing) count(f *policy.Field) {
+	for i := range s.counts {
+		if s.counts[i].field == f {
+			s.counts[i].n++
+			return
+		}
+	}
+	if len(s.counts) >= 64 { // of a policy with very many fields
+		s.tell()
+	}
+	s.counts = append(s.counts, sealCount{f, 1})
+}
+
+// tell gives the counter what was noted.
+func (s *sealing) tell() {
+	if s.counter != nil {
+		for _, c := range s.counts {
+			s.counter.Sealed(c.field, c.n)
+		}
+	}
+	s.counts = s.counts[:0]
 }
 
 func (s *sealing) close() {
+	s.tell()
 	if s.session != nil {
 		s.session.Close()
 		s.session = nil
@@ -126,9 +158,7 @@ func (s *sealing) seal(dst, b []byte, from, to int, t *target, p *part, known su
 			return dst, asFault(err)
 		}
 		dst = append(dst, '"')
-		if s.counter != nil {
-			s.counter.Sealed(f.field, 1)
-		}
+		s.count(f.field)
 	}
 	return append(dst, b[from:to]...), nil
 }

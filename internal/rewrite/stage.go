@@ -134,6 +134,7 @@ func (s *stage) work(ctx context.Context, up io.Writer) error {
 				s.buf = s.lines.buf
 			}
 			err = s.sendBlock(ctx, up)
+			s.seal.tell()
 		} else if !s.toWrite() {
 			err = errOver
 		}
