@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -194,6 +195,8 @@ func (n *node) dial(ctx context.Context) (*upConn, error) {
 		}
 		c.Conn, c.secure = t, true
 		c.written = c.raw.n.Load()
+		quiet := c.quiet
+		c.quiet = func() bool { return quiet() && nothingDecrypted(t) }
 	}
 	c.r = bufio.NewReaderSize(c, 16<<10)
 	return c, nil
@@ -238,6 +241,16 @@ func quietness(c net.Conn) func() bool {
 		return true
 	}
 	return func() bool { return rc.Read(look) == nil && quiet }
+}
+
+// nothingDecrypted reports whether a TLS connection holds no more of what came in. With a deadline that is over it reads nothing from
+// the network.
+func nothingDecrypted(t *tls.Conn) bool {
+	var b [1]byte
+	t.SetReadDeadline(time.Unix(1, 0))
+	n, err := t.Read(b[:])
+	t.SetReadDeadline(time.Time{})
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // replyBody is a reply's body. At its end the connection goes back; before, Close ends it.

@@ -50,6 +50,9 @@ func (o *outgoing) safe() bool {
 
 // head writes the request's head into c.buf: the target as it is, the fields sorted by name.
 func (c *upConn) head(o *outgoing, length int64) error {
+	if strings.ContainsFunc(o.target, func(r rune) bool { return r <= ' ' || r == 0x7F }) {
+		return errors.New("the target can't be sent")
+	}
 	b := append(c.buf[:0], o.method...)
 	b = append(append(append(b, ' '), c.node.prefix...), o.target...)
 	b = append(append(append(b, " HTTP/1.1\r\nHost: "...), c.node.host...), '\r', '\n')
@@ -115,8 +118,12 @@ func (c *upConn) exchange(ctx context.Context, o *outgoing) (*http.Response, err
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	var s *sender
 	end := func(resp *http.Response, whole bool) {
-		whole = whole && s.finish(c, o) && !resp.Close && c.r.Buffered() == 0
-		if stop() && whole {
+		if !whole {
+			c.Close()
+		}
+		// In any case the sender must have ended: what it reads is the caller's.
+		sent := s.finish(c, o)
+		if stop() && whole && sent && !resp.Close && c.r.Buffered() == 0 {
 			c.node.idle.keep(c)
 			return
 		}

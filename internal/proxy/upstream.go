@@ -54,6 +54,8 @@ func newPool(cfg *Config) (*pool, error) {
 			return nil, fmt.Errorf("ELASTICSEARCH_URL, entry %d, can't be parsed", i+1)
 		case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 			return nil, fmt.Errorf("ELASTICSEARCH_URL, entry %d, must begin with http:// or https:// and a host", i+1)
+		case strings.ContainsFunc(u.Host, func(r rune) bool { return r >= 0x80 }):
+			return nil, fmt.Errorf("ELASTICSEARCH_URL, entry %d, names its host in letters beyond ASCII; write the host in its xn-- form", i+1)
 		case u.User != nil:
 			return nil, fmt.Errorf("ELASTICSEARCH_URL, entry %d, holds a user name; set the proxy's own credentials by ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD", i+1)
 		case u.RawQuery != "" || u.Fragment != "":

@@ -23,18 +23,18 @@ func (k actionKind) String() string { return actionNames[k] }
 
 // action is one bulk action, as its line tells it.
 type action struct {
-	kind     actionKind
-	index    string // "" when the line names none
-	id       string
-	hasID    bool
-	routing  string
-	seqNo    int64
-	term     int64
-	guarded  bool // has if_seq_no
-	version  bool // has a version
-	retry    int
-	source   bool // asks an update to return _source
-	meta     []updateMember // of updates only: what a changed line is made of
+	kind    actionKind
+	index   string // "" when the line names none
+	id      string
+	hasID   bool
+	routing string
+	seqNo   int64
+	term    int64
+	guarded bool // has if_seq_no
+	version bool // has a version
+	retry   int
+	source  bool           // asks an update to return _source
+	meta    []updateMember // of updates only: what a changed line is made of
 }
 
 // likeAction is an action line that was read, in two pieces: what stands before the text of its id, and what follows that. Most
