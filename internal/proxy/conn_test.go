@@ -248,7 +248,9 @@ func TestUnansweredRequests(t *testing.T) {
 // Nothing in a request can become a second one.
 func TestInjection(t *testing.T) {
 	s := newScripted(t, func(_ int, c net.Conn, r *bufio.Reader) {
-		answerAll(c, r, okReply, func(req *http.Request, b string) { t.Errorf("%s %s %v %q went up", req.Method, req.RequestURI, req.Header, b) })
+		answerAll(c, r, okReply, func(req *http.Request, b string) {
+			t.Errorf("%s %s %v %q went up", req.Method, req.RequestURI, req.Header, b)
+		})
 	})
 	for _, o := range []*outgoing{
 		{method: "GET", target: "/ HTTP/1.1\r\nX: y"}, {method: "GET", target: "/a b"}, {method: "GET", target: "/a\x00"}, {method: "GET", target: "/a\x7f"}, {method: "GET", target: "/\n"},
