@@ -178,7 +178,9 @@ func (i *idle) close() {
 
 // dial opens a connection, with its TLS handshake, within the time that one may take.
 func (n *node) dial(ctx context.Context) (*upConn, error) {
-	d := &net.Dialer{Timeout: n.dialTimeout, KeepAlive: 30 * time.Second}
+	ctx, cancel := context.WithTimeout(ctx, n.dialTimeout)
+	defer cancel()
+	d := &net.Dialer{KeepAlive: 30 * time.Second}
 	raw, err := d.DialContext(ctx, "tcp", n.name)
 	if err != nil {
 		return nil, err
@@ -187,8 +189,6 @@ func (n *node) dial(ctx context.Context) (*upConn, error) {
 	c.Conn = raw
 	if n.tls != nil {
 		t := tls.Client(c.raw, n.tls)
-		ctx, cancel := context.WithTimeout(ctx, n.dialTimeout)
-		defer cancel()
 		if err := t.HandshakeContext(ctx); err != nil {
 			raw.Close()
 			return nil, err

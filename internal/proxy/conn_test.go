@@ -123,6 +123,8 @@ func TestConnectionReuse(t *testing.T) {
 		"not modified":           {"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", "", false, 1},
 		"empty":                  {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "", false, 1},
 		"early hints":            {"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + okReply, "ok", false, 1},
+		"chunks and a length":    {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok", false, 1},
+		"1.0, kept":              {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok", "ok", false, 1},
 		"close":                  {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", "ok", false, 3},
 		"version 1.0":            {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", false, 3},
 		"a second reply":         {okReply + "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", "ok", false, 3},
@@ -130,11 +132,12 @@ func TestConnectionReuse(t *testing.T) {
 		"a body without content": {"HTTP/1.1 204 No Content\r\n\r\nevil", "", false, 3},
 		"cut":                    {"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nok", "ok", true, 3},
 		"cut in chunks":          {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nok", "ok", true, 3},
+		"to the end":             {"HTTP/1.1 200 OK\r\n\r\nok", "ok", false, 3},
 		"no last chunk":          {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "ok", true, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScripted(t, func(_ int, conn net.Conn, r *bufio.Reader) {
-				if c.broken {
+				if c.broken || name == "to the end" {
 					if _, err := http.ReadRequest(r); err == nil {
 						io.WriteString(conn, c.reply)
 					}

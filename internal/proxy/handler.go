@@ -197,7 +197,7 @@ func checkTarget(r *http.Request) *rewrite.Fault {
 // checkHead refuses what Elasticsearch would not read, with what the node's URL adds.
 func (x *exchange) checkHead(method, target string) *rewrite.Fault {
 	prefix, host := x.s.pool.longestPrefix()
-	line, total := headSize(method, prefix+target, host, x.header)
+	line, total := headSize(method, prefix+target, host, x.header, x.r.Trailer)
 	switch {
 	case line > maxLine:
 		return fault(http.StatusBadRequest, typeHeadTooLarge, "the request line is longer than 4096 bytes; shorten the path or move parameters into the body", nil)

@@ -62,14 +62,21 @@ func upstreamHeader(h http.Header) http.Header {
 	return out
 }
 
-// headSize is the size of request line and header in bytes, with what is added for host and framing.
-func headSize(method, target, host string, h http.Header) (line, total int) {
+// headSize is the size of request line and header in bytes, with what is added for host and framing and with the names
+// that the field Trailer gets.
+func headSize(method, target, host string, h, trailer http.Header) (line, total int) {
 	line = len(method) + len(" ") + len(target) + len(" HTTP/1.1")
 	total = line + 2 + len("Host: \r\n") + len(host) + len("Content-Length: 9223372036854775807\r\n\r\n")
 	for name, values := range h {
 		for _, v := range values {
 			total += len(name) + len(v) + len(": \r\n")
 		}
+	}
+	for name := range trailer {
+		total += len(name) + len(", ")
+	}
+	if len(trailer) > 0 {
+		total += len("Trailer: \r\n")
 	}
 	return line, total
 }

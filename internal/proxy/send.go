@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -17,10 +17,12 @@ const (
 	// inlineSize is the largest body that goes up in one write with its head. So much fits into the buffers of two
 	// sockets, so that a node which answers without reading can't block it.
 	inlineSize = 16 << 10
-	// expectWait is how long a node may take to answer Expect: 100-continue before the body goes unasked.
+	// expectWait is how long a node may take to answer Expect: 100-continue before the request goes to it without.
 	expectWait = time.Second
 	// lastWords is how long a node's reply is waited for when it takes no more of the request.
 	lastWords = 5 * time.Second
+	// afterReply is how long the last piece of a body may still take when the reply is there.
+	afterReply = 50 * time.Millisecond
 )
 
 // outgoing is one request to Elasticsearch. Its body is data or stream or nothing.
@@ -50,7 +52,7 @@ func (o *outgoing) safe() bool {
 
 // head writes the request's head into c.buf: the target as it is, the fields sorted by name.
 func (c *upConn) head(o *outgoing, length int64) error {
-	if strings.ContainsFunc(o.target, func(r rune) bool { return r <= ' ' || r == 0x7F }) {
+	if !visible(o.method, 0) || !visible(o.target, 0) {
 		return errors.New("the target can't be sent")
 	}
 	b := append(c.buf[:0], o.method...)
@@ -97,7 +99,7 @@ func appendFields(b []byte, names []string, h http.Header) ([]byte, error) {
 		}
 		for _, v := range h[name] {
 			// net/http's server lets none in; this is the place where one would be a second request.
-			if strings.ContainsAny(name, "\r\n: ") || strings.ContainsAny(v, "\r\n\x00") {
+			if !visible(name, ':') || !fieldValue(v) {
 				return b, errors.New("a header field can't be sent")
 			}
 			b = append(append(b, name...), ": "...)
@@ -107,10 +109,33 @@ func appendFields(b []byte, names []string, h http.Header) ([]byte, error) {
 	return b, nil
 }
 
+// visible reports whether s has neither blanks nor control characters nor not, and is not empty.
+func visible(s string, not byte) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == 0x7F || c == not {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// fieldValue reports whether s holds no control characters but tabs (RFC 9110, section 5.5).
+func fieldValue(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7F {
+			return false
+		}
+	}
+	return true
+}
+
 // errNoReply means that a node closed the connection without a byte of a reply.
 type errNoReply struct{ error }
 
 func (e errNoReply) Unwrap() error { return e.error }
+
+// errUnasked means that a node did not answer a head with Expect. Nothing of the body was sent.
+var errUnasked = errors.New("the node did not ask for the body")
 
 // exchange sends o and reads the reply's head. When the reply's body ends, or is closed, the connection goes back or is
 // closed. On error the connection is closed and nothing of o.stream is read any more.
@@ -143,19 +168,15 @@ func (c *upConn) exchange(ctx context.Context, o *outgoing) (*http.Response, err
 		return fail(err)
 	}
 	var err error
+	expect := o.stream != nil && len(o.header["Expect"]) > 0
 	switch {
-	case length > inlineSize || length < 0 || o.stream != nil && len(o.header["Expect"]) > 0:
-		s = &sender{done: make(chan struct{}), proceed: make(chan bool, 1)}
-		go s.run(c, o)
-	case o.stream != nil:
-		at := len(c.buf)
-		c.buf = slices.Grow(c.buf, int(length))[:at+int(length)]
-		if _, err := io.ReadFull(o.stream, c.buf[at:]); err != nil {
-			return fail(err) // nothing was sent
-		}
-		o.data, o.stream = c.buf[at:], nil // for another node
+	case expect:
 		err = c.write(c.buf)
-	default:
+		c.SetReadDeadline(time.Now().Add(expectWait))
+	case length > inlineSize || length < 0:
+		s = newSender()
+		go s.run(c, o, c.buf)
+	default: // do has made small streams data
 		c.buf = append(c.buf, o.data...)
 		err = c.write(c.buf)
 	}
@@ -165,8 +186,22 @@ func (c *upConn) exchange(ctx context.Context, o *outgoing) (*http.Response, err
 		}
 		c.SetReadDeadline(time.Now().Add(lastWords))
 	}
-	resp, readErr := c.readReply(o, s)
+	resp, readErr := c.readReply(o, func() {
+		if expect && s == nil && err == nil {
+			c.SetReadDeadline(time.Time{})
+			s = newSender()
+			go s.run(c, o, nil)
+		}
+	})
+	unasked := expect && s == nil && err == nil
+	var silent errNoReply
 	switch {
+	case unasked && (errors.As(readErr, &silent) || errors.Is(readErr, os.ErrDeadlineExceeded)):
+		return fail(errUnasked)
+	case unasked && readErr == nil:
+		// The body stays here. A node that has answered may take what comes now for a new request.
+		resp.Close = true
+		c.SetReadDeadline(time.Time{})
 	case err != nil && (readErr != nil || resp.StatusCode < 400):
 		return fail(err)
 	case readErr != nil:
@@ -182,42 +217,37 @@ func (c *upConn) exchange(ctx context.Context, o *outgoing) (*http.Response, err
 	return resp, nil
 }
 
-// readReply reads the reply's head. s is nil or hears whether the body is wanted.
-func (c *upConn) readReply(o *outgoing, s *sender) (*http.Response, error) {
+// readReply reads the reply's head. asked is called when the node asks for the body.
+func (c *upConn) readReply(o *outgoing, asked func()) (*http.Response, error) {
 	c.left = maxReplyHead
 	if _, err := c.r.Peek(1); err != nil {
 		return nil, errNoReply{err}
 	}
-	resp, err := c.readHead(func(status int, h http.Header) {
-		switch {
-		case status != http.StatusContinue:
-			if o.informed != nil {
-				o.informed(status, h)
-			}
-		case s != nil:
-			s.tell(true)
+	return c.readHead(func(status int, h http.Header) {
+		if status == http.StatusContinue {
+			asked()
+		} else if o.informed != nil {
+			o.informed(status, h)
 		}
 	})
-	if s != nil && err == nil {
-		s.tell(false)
-	}
-	return resp, err
 }
 
 // sender sends a body while the reply may already come.
 type sender struct {
-	proceed chan bool // with Expect: whether the body is wanted
-	ended   atomic.Bool
-	done    chan struct{}
-	err     error // after done
+	stage atomic.Int32
+	done  chan struct{}
+	err   error // after done
 }
 
-func (s *sender) tell(wanted bool) {
-	select {
-	case s.proceed <- wanted:
-	default:
-	}
-}
+// Stages of a sender.
+const (
+	beforeBody = iota // nothing of the stream was read
+	inBody
+	lastPiece // all that is left to send is there
+	calledOff // before anything of the stream was read
+)
+
+func newSender() *sender { return &sender{done: make(chan struct{})} }
 
 // finish waits for the end of the body, when all of it was there to be sent, or else ends it. It reports whether the
 // connection can be used again. s may be nil.
@@ -225,38 +255,53 @@ func (s *sender) finish(c *upConn, o *outgoing) bool {
 	if s == nil {
 		return true
 	}
-	if s.ended.Load() {
-		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)) // the node has answered and might read no more
+	if s.stage.Load() == lastPiece {
+		c.SetWriteDeadline(time.Now().Add(afterReply)) // the node might read no more
 		<-s.done
 		c.SetWriteDeadline(time.Time{})
 		return s.err == nil
 	}
 	c.Close()
-	if o.cut != nil {
+	// A stream that was not touched can still go over another connection.
+	if !s.stage.CompareAndSwap(beforeBody, calledOff) && o.cut != nil {
 		o.cut()
 	}
-	s.tell(false)
 	<-s.done
 	return false
 }
 
-func (s *sender) run(c *upConn, o *outgoing) {
+// run sends the body, behind head when that has not been sent.
+func (s *sender) run(c *upConn, o *outgoing, head []byte) {
 	defer close(s.done)
 	if o.stream == nil {
-		s.ended.Store(true)
-		s.fail(c, c.write(c.buf, o.data))
+		s.stage.Store(lastPiece)
+		s.fail(c, c.write(head, o.data))
 		return
 	}
-	if s.fail(c, c.write(c.buf)) || len(o.header["Expect"]) > 0 && !s.wanted() {
+	if len(head) > 0 && s.fail(c, c.write(head)) {
+		return
+	}
+	if !s.stage.CompareAndSwap(beforeBody, inBody) {
+		s.err = errStopped
 		return
 	}
 	block := getBlock()
 	defer putBlock(block)
 	var line [20]byte
+	var total int64
 	for {
 		n, err := o.stream.Read(*block)
+		total += int64(n)
+		if o.length >= 0 {
+			switch {
+			case total > o.length || total < o.length && err == io.EOF:
+				n, err = 0, errors.New("the body has another length than was said")
+			case total == o.length:
+				err = io.EOF
+			}
+		}
 		if err == io.EOF {
-			s.ended.Store(true)
+			s.stage.Store(lastPiece)
 		}
 		if n > 0 {
 			if o.length >= 0 {
@@ -302,21 +347,6 @@ func (s *sender) fail(c *upConn, err error) bool {
 	return true
 }
 
-// wanted waits for the node to ask for the body.
-func (s *sender) wanted() bool {
-	t := time.NewTimer(expectWait)
-	defer t.Stop()
-	select {
-	case wanted := <-s.proceed:
-		if !wanted {
-			s.err = errStopped
-		}
-		return wanted
-	case <-t.C:
-		return true
-	}
-}
-
 // upstream is a request whose body a transform writes, chunk by chunk.
 type upstream struct {
 	c    *upConn
@@ -353,13 +383,14 @@ func (c *upConn) open(ctx context.Context, o *outgoing) (*upstream, error) {
 // wait reads the reply's head and tells it to came.
 func (u *upstream) wait(o *outgoing, came func(answer)) {
 	c := u.c
-	resp, err := c.readReply(o, nil)
+	resp, err := c.readReply(o, func() {})
 	if err != nil {
 		c.Close()
 		u.stop()
 	} else {
 		end := func(whole bool) {
 			if whole = whole && u.complete.Load() && !resp.Close && c.r.Buffered() == 0; u.stop() && whole {
+				c.SetWriteDeadline(time.Time{})
 				c.node.idle.keep(c)
 				return
 			}
@@ -367,6 +398,8 @@ func (u *upstream) wait(o *outgoing, came func(answer)) {
 		}
 		resp.Body = &replyBody{ReadCloser: resp.Body, end: end}
 	}
+	// Whoever writes the end of the body has most likely written it. The node might read no more.
+	c.SetWriteDeadline(time.Now().Add(afterReply))
 	a := answer{resp, err}
 	came(a)
 	u.reply <- a

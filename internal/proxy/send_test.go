@@ -150,35 +150,278 @@ type failing struct{}
 
 func (*failing) Read([]byte) (int, error) { return 0, errors.New("the client is gone") }
 
-// With Expect the body waits for the node, but not for ever.
+// With Expect the body waits for the node. A node that says nothing gets the request without Expect over another connection, and
+// the body never stands behind the head that was not answered: a node that has refused takes it for a new request.
 func TestExpect(t *testing.T) {
-	for name, c := range map[string]struct {
-		first string
-		want  int
-		sent  bool
-	}{"asked": {"HTTP/1.1 100 Continue\r\n\r\n", 200, true}, "refused": {"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n", 417, false}, "silent": {"", 200, true}} {
-		t.Run(name, func(t *testing.T) {
-			got := make(chan int, 1)
-			s := newScripted(t, func(_ int, conn net.Conn, r *bufio.Reader) {
-				req, err := http.ReadRequest(r)
+	smuggled := "DELETE /all HTTP/1.1\r\nHost: x\r\n\r\n"
+	for _, c := range []struct {
+		name, first string
+		want        int
+		bodies      []string // on each connection, behind the first head
+	}{
+		{"asked", "HTTP/1.1 100 Continue\r\n\r\n", 200, []string{smuggled}},
+		{"asked after hints", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n", 200, []string{smuggled}},
+		{"refused", "HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n", 413, []string{""}},
+		{"refused with words", "HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno", 413, []string{""}},
+		{"silent", "", 200, []string{"", smuggled}},
+		{"closed", "", 200, []string{"", smuggled}},
+		{"half a head", "HTTP/1.1 100 Con", 200, []string{"", smuggled}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bodies := [3]chan string{}
+			for i := range bodies {
+				bodies[i] = make(chan string, 1)
+			}
+			s := newScripted(t, func(n int, conn net.Conn, r *bufio.Reader) {
+				head, err := http.ReadRequest(r)
 				if err != nil {
 					return
 				}
-				io.WriteString(conn, c.first)
-				b, _ := io.ReadAll(req.Body)
-				got <- len(b)
-				if c.sent {
+				if expects := len(head.Header["Expect"]) > 0; expects != (n == 1) {
+					t.Errorf("connection %d: Expect %v", n, expects)
+				}
+				if n == 1 {
+					io.WriteString(conn, c.first)
+				}
+				var b strings.Builder
+				if n == 1 && c.name == "closed" {
+					conn.Close()
+				}
+				io.CopyN(&b, r, int64(len(smuggled)))
+				bodies[n-1] <- b.String()
+				if b.Len() > 0 {
 					io.WriteString(conn, okReply)
 				}
 			})
-			o := stream(1000, false)
-			o.header = http.Header{"Expect": {"100-continue"}}
-			if status, _, err := s.send(o); status != c.want || err != nil {
+			o := &outgoing{method: "POST", target: "/x", header: http.Header{"Expect": {"100-continue"}}, stream: strings.NewReader(smuggled), length: int64(len(smuggled)),
+				untouched: func() bool { return true }}
+			status, _, err := s.send(o)
+			if status != c.want || err != nil {
 				t.Errorf("%d, %v", status, err)
 			}
-			if n := <-got; (n == 1000) != c.sent {
-				t.Errorf("%d bytes of the body were sent", n)
+			for i, want := range c.bodies {
+				if got := <-bodies[i]; got != want {
+					t.Errorf("connection %d: %q came behind the head", i+1, got)
+				}
+			}
+			if n := int(s.conns.Load()); n != len(c.bodies) {
+				t.Errorf("%d connections", n)
+			}
+			if kept := len(s.pool.nodes[0].idle.conns); status == 413 && kept != 0 {
+				t.Error("the connection is kept, whose node may wait for the body")
 			}
 		})
+	}
+}
+
+// onRead is a small body whose first Read is told.
+type onRead struct {
+	io.Reader
+	once func()
+}
+
+func (o *onRead) Read(p []byte) (int, error) {
+	if o.once != nil {
+		o.once()
+		o.once = nil
+	}
+	return o.Reader.Read(p)
+}
+
+// A connection is not taken before a small body is there: it could go stale while a slow client sends.
+func TestSlowSmallBody(t *testing.T) {
+	idle, closed := make(chan bool), make(chan bool)
+	var bodies atomic.Int32
+	s := newScripted(t, func(n int, c net.Conn, r *bufio.Reader) {
+		if n > 1 {
+			answerAll(c, r, okReply, func(*http.Request, string) { bodies.Add(1) })
+			return
+		}
+		http.ReadRequest(r)
+		io.WriteString(c, okReply)
+		<-idle
+		c.Close()
+		closed <- true
+	})
+	if _, _, err := s.send(get()); err != nil {
+		t.Fatal(err)
+	}
+	o := stream(10, false)
+	o.stream = &onRead{o.stream, func() { idle <- true; <-closed }}
+	if _, body, err := s.send(o); body != "ok" || err != nil || bodies.Load() != 1 {
+		t.Errorf("%q, %v; %d bodies", body, err, bodies.Load())
+	}
+	// Nor does a client that breaks its body off cost a connection.
+	broken := stream(10, false)
+	broken.stream, broken.untouched = &failing{}, func() bool { return true }
+	if status, _, err := s.send(broken); err == nil {
+		t.Errorf("status %d", status)
+	}
+	if n := len(s.pool.nodes[0].idle.conns); n != 1 {
+		t.Errorf("%d connections are kept", n)
+	}
+}
+
+// Where a connection's end was not seen in time and nothing could be sent, the request goes over a new one, its body once.
+func TestStaleUnseen(t *testing.T) {
+	for name, o := range map[string]*outgoing{"data": post("{}"), "much data": post(strings.Repeat("b", 100<<10)), "stream": stream(100<<10, false), "chunks": stream(100<<10, true)} {
+		t.Run(name, func(t *testing.T) {
+			closed := make(chan bool, 1)
+			var bodies atomic.Int32
+			s := newScripted(t, func(n int, c net.Conn, r *bufio.Reader) {
+				if n > 1 {
+					answerAll(c, r, okReply, func(*http.Request, string) { bodies.Add(1) })
+					return
+				}
+				http.ReadRequest(r)
+				io.WriteString(c, okReply)
+				c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+				closed <- true
+			})
+			if _, _, err := s.send(get()); err != nil {
+				t.Fatal(err)
+			}
+			<-closed
+			s.pool.nodes[0].idle.conns[0].quiet = func() bool { return true }
+			var stopped atomic.Bool
+			if o.stream != nil {
+				r := o.stream.(*strings.Reader)
+				size := r.Len()
+				o.untouched = func() bool { return r.Len() == size && !stopped.Load() }
+				o.cut = func() { stopped.Store(true) }
+			}
+			if _, body, err := s.send(o); body != "ok" || err != nil || bodies.Load() != 1 {
+				t.Errorf("%q, %v; %d bodies", body, err, bodies.Load())
+			}
+		})
+	}
+}
+
+// A request that makes nodes close their connections takes two of them, not all.
+func TestPoison(t *testing.T) {
+	var heard atomic.Int32
+	s := newScripted(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, err := http.ReadRequest(r); err == nil {
+			heard.Add(1)
+		}
+	})
+	n := s.pool.nodes[0]
+	var all []*upConn
+	for range 5 {
+		c, err := n.dial(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	for _, c := range all {
+		n.idle.keep(c)
+	}
+	if status, _, err := s.send(get()); err == nil {
+		t.Errorf("status %d", status)
+	}
+	if h, kept := heard.Load(), len(n.idle.conns); h != 2 || kept != 4 {
+		t.Errorf("sent %d times, %d connections are kept", h, kept)
+	}
+}
+
+// A body is as long as its head said, or the request fails.
+func TestLengths(t *testing.T) {
+	for _, real := range []int{49 << 10, 51 << 10, 5 << 10} {
+		ended := make(chan string, 1)
+		s := newScripted(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			b, err := io.ReadAll(req.Body)
+			rest, _ := io.ReadAll(r)
+			ended <- fmt.Sprintf("%v, %v, %d more", len(b) < 50<<10, err, len(rest))
+		})
+		o := stream(real, false)
+		o.length = 50 << 10
+		if status, _, err := s.send(o); err == nil {
+			t.Errorf("%d bytes: status %d", real, status)
+		}
+		if got := <-ended; got != "true, unexpected EOF, 0 more" {
+			t.Errorf("%d bytes for %d: %s", real, o.length, got)
+		}
+	}
+}
+
+// A reply that comes while the last piece of a streamed body waits ends the waiting, also when the node reads no more.
+func TestLastPieceNotRead(t *testing.T) {
+	done := make(chan bool)
+	s := newScripted(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		http.ReadRequest(r)
+		io.WriteString(c, "HTTP/1.1 429 Busy\r\nContent-Length: 2\r\n\r\nno")
+		<-done
+	})
+	defer close(done)
+	o := &outgoing{method: "POST", target: "/x", header: http.Header{}}
+	u, err := s.pool.open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go u.wait(o, func(answer) {})
+	if err := u.write(make([]byte, 32<<20), true); err == nil {
+		t.Error("all was written")
+	}
+	a := <-u.reply
+	if a.err != nil || a.resp.StatusCode != 429 {
+		t.Fatal(a.err)
+	}
+	if b, err := io.ReadAll(a.resp.Body); string(b) != "no" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	if n := len(s.pool.nodes[0].idle.conns); n != 0 {
+		t.Errorf("%d connections are kept", n)
+	}
+}
+
+// A streamed body, when all goes well, leaves its connection to the next request.
+func TestStreamReuse(t *testing.T) {
+	s := newScripted(t, func(_ int, c net.Conn, r *bufio.Reader) { answerAll(c, r, okReply, nil) })
+	for range 5 {
+		o := &outgoing{method: "POST", target: "/x", header: http.Header{}}
+		u, err := s.pool.open(context.Background(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go u.wait(o, func(answer) {})
+		for _, last := range []bool{false, false, true} {
+			if err := u.write(make([]byte, 300<<10), last); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := <-u.reply
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+		if b, err := io.ReadAll(a.resp.Body); string(b) != "ok" || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	if n := s.conns.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// A reply that is there counts, although the node has closed the connection with the rest of the request unread.
+func TestReplyBeforeReset(t *testing.T) {
+	for _, n := range []int{20 << 10, 200 << 10, 20 << 20} {
+		s := newScripted(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			http.ReadRequest(r)
+			io.WriteString(c, "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+		})
+		for _, o := range []*outgoing{post(strings.Repeat("b", n)), stream(n, false), stream(n, true)} {
+			if status, body, err := s.send(o); status != 413 || body != "no" || err != nil {
+				t.Errorf("%d bytes: %d %q, %v", n, status, body, err)
+			}
+		}
+		if kept := len(s.pool.nodes[0].idle.conns); kept != 0 {
+			t.Errorf("%d connections are kept", kept)
+		}
 	}
 }

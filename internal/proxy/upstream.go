@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -65,7 +66,7 @@ func newPool(cfg *Config) (*pool, error) {
 		if err != nil {
 			return nil, err
 		}
-		n := &node{name: hostPort(u), scheme: u.Scheme, host: u.Host, prefix: strings.TrimRight(u.EscapedPath(), "/"), dialTimeout: cfg.DialTimeout}
+		n := &node{name: hostPort(u), scheme: u.Scheme, host: hostField(u), prefix: strings.TrimRight(u.EscapedPath(), "/"), dialTimeout: cfg.DialTimeout}
 		if u.Scheme == "https" {
 			n.tls = tlsConfig
 			n.tls.ServerName = u.Hostname()
@@ -81,6 +82,15 @@ func hostPort(u *url.URL) string {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
 	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// hostField is the Host field for u: without the zone of an IPv6 address, which means something on this machine alone.
+func hostField(u *url.URL) string {
+	before, rest, _ := strings.Cut(u.Host, "%")
+	if end := strings.IndexByte(rest, ']'); end >= 0 {
+		return before + rest[end:]
+	}
+	return u.Host
 }
 
 func (p *pool) close() {
@@ -155,13 +165,30 @@ func (n *node) up(now time.Time) bool {
 	return !n.until.After(now)
 }
 
-// do sends out to a node and reads the reply's head.
+// do sends out to a node and reads the reply's head. It may change out.
 func (p *pool) do(ctx context.Context, out *outgoing) (*http.Response, error) {
+	if out.stream != nil && out.length >= 0 && out.length <= inlineSize && len(out.header["Expect"]) == 0 {
+		// Before a connection is taken: it could go stale while a slow client sends.
+		block := getBlock()
+		defer putBlock(block)
+		data := (*block)[:out.length]
+		if _, err := io.ReadFull(out.stream, data); err != nil {
+			return nil, err
+		}
+		out.data, out.stream = data, nil
+	}
 	var resp *http.Response
 	err := p.carry(ctx, out, func(c *upConn) (err error) {
 		resp, err = c.exchange(ctx, out)
 		return err
 	})
+	if errors.Is(err, errUnasked) {
+		// Not the body after the silent head: a node that has refused meanwhile takes the body for a new request
+		// (Elasticsearch does for one that is too large), and a client could have it do so on purpose.
+		out.header = out.header.Clone()
+		delete(out.header, "Expect")
+		return p.do(ctx, out)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -207,10 +234,10 @@ func (p *pool) carry(ctx context.Context, out *outgoing, use func(*upConn) error
 	}
 }
 
-// carry tries kept connections and then a new one. connected tells whether the node could be connected to.
+// carry tries a kept connection, and a new one when there is none or it had gone stale. connected tells whether the node could be connected to.
 func (n *node) carry(ctx context.Context, out *outgoing, use func(*upConn) error) (connected bool, err error) {
+	c, err := n.conn(ctx)
 	for {
-		c, err := n.conn(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -222,6 +249,7 @@ func (n *node) carry(ctx context.Context, out *outgoing, use func(*upConn) error
 		if !stale || !out.again() {
 			return true, err
 		}
+		c, err = n.dial(ctx) // a request that makes nodes close must not use up all that are kept
 	}
 }
 
