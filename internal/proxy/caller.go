@@ -28,12 +28,13 @@ func (c Credentials) header() http.Header {
 }
 
 // credentialFields say who a client is to Elasticsearch, and the id that it gave its request.
-var credentialFields = []string{"Authorization", "Es-Security-Runas-User", "Es-Secondary-Authorization", "X-Opaque-Id"}
+var credentialFields = [...]string{"Authorization", "Es-Security-Runas-User", "Es-Secondary-Authorization", "X-Opaque-Id"}
 
 // caller fulfils rewrite.Caller over the node pool.
 type caller struct {
 	pool   *pool
-	header http.Header // never changed
+	header http.Header                     // never changed; nil for a client
+	client [len(credentialFields)][]string // the client's fields
 }
 
 // Own returns a caller that asks with the proxy's own credentials.
@@ -43,18 +44,30 @@ func (s *Server) Own() rewrite.Caller {
 
 // callerFor returns a caller that asks with the credentials in the client's header.
 func (s *Server) callerFor(h http.Header) rewrite.Caller {
-	cred := http.Header{}
-	for _, name := range credentialFields {
-		if v, ok := h[name]; ok {
-			cred[name] = v
+	c := &caller{pool: s.pool}
+	for i, name := range credentialFields {
+		c.client[i] = h[name]
+	}
+	return c
+}
+
+// credentials makes the header of a question; few requests ask one.
+func (c *caller) credentials() http.Header {
+	if c.header != nil {
+		return c.header.Clone()
+	}
+	h := http.Header{}
+	for i, name := range credentialFields {
+		if c.client[i] != nil {
+			h[name] = c.client[i]
 		}
 	}
-	return &caller{pool: s.pool, header: cred}
+	return h
 }
 
 // Do sends one request, with a body as application/json. A connection that fails gives a 502 fault.
 func (c *caller) Do(ctx context.Context, method, path string, body []byte, max int64) (int, []byte, error) {
-	out := &outgoing{method: method, target: path, header: c.header.Clone()}
+	out := &outgoing{method: method, target: path, header: c.credentials()}
 	if len(body) > 0 {
 		out.header.Set("Content-Type", plainJSON)
 		out.data = body

@@ -61,6 +61,10 @@ func (c *upConn) Close() error { return c.raw.Conn.Close() }
 // write sends all of bufs, in one system call where the connection is plain.
 func (c *upConn) write(bufs ...[]byte) error {
 	if !c.secure {
+		if len(bufs) == 1 {
+			_, err := c.raw.Write(bufs[0])
+			return err
+		}
 		nb := net.Buffers(bufs)
 		n, err := nb.WriteTo(c.raw.Conn)
 		c.raw.n.Add(n)

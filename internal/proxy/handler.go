@@ -72,7 +72,9 @@ func (x *exchange) end() {
 	}
 	took := s.cfg.Clock.Now().Sub(x.begun)
 	s.metrics.request(route, x.r.Method, x.status, p != nil, took)
-	s.cfg.Log.Debug("request", "method", methodLabel(x.r.Method), "route", route, "status", x.status, "took", took.String(), "aborted", p != nil)
+	if s.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
+		s.cfg.Log.Debug("request", "method", methodLabel(x.r.Method), "route", route, "status", x.status, "took", took.String(), "aborted", p != nil)
+	}
 	if x.grantee != nil {
 		x.audit(p != nil)
 	}

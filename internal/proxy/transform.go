@@ -22,7 +22,6 @@ func (x *exchange) transform(ctx context.Context, target func() string) *rewrite
 	if f != nil {
 		return f
 	}
-	x.header = x.header.Clone()
 	if x.plan.Looks {
 		x.packed = reader.hold(freeLimit)
 	}
