@@ -259,6 +259,9 @@ func TestInjection(t *testing.T) {
 		{method: "GET", target: "/ HTTP/1.1\r\nX: y"}, {method: "GET", target: "/a b"}, {method: "GET", target: "/a\x00"}, {method: "GET", target: "/a\x7f"}, {method: "GET", target: "/\n"},
 		{method: "GET", target: "/", header: http.Header{"A": {"b\r\nC: d"}}}, {method: "GET", target: "/", header: http.Header{"A": {"b\nC: d"}}}, {method: "GET", target: "/", header: http.Header{"A": {"b\x00"}}},
 		{method: "GET", target: "/", header: http.Header{"A: b\r\nC": {"d"}}}, {method: "GET", target: "/", header: http.Header{"A ": {"d"}}},
+		{method: "GET", target: ""}, {method: "", target: "/"}, {method: "GET / HTTP/1.1\r\nA: b\r\n\r\nGET", target: "/"},
+		{method: "GET", target: "/", header: http.Header{"": {"d"}}}, {method: "GET", target: "/", header: http.Header{"A\t": {"d"}}}, {method: "GET", target: "/", header: http.Header{"A": {"b\x0b"}}},
+		{method: "GET", target: "/", header: http.Header{"A": {"b\x7f"}}}, {method: "GET", target: "/", header: http.Header{"A:": {"d"}}},
 	} {
 		if status, _, err := s.send(o); err == nil {
 			t.Errorf("%q %q: status %d", o.target, o.header, status)
