@@ -104,15 +104,15 @@ func text(s size) string { b, _ := s.MarshalText(); return string(b) }
 // setMemoryLimit makes the collector work harder as the heap nears what bodies may take and a base of 24 MiB, and less before
 // that. GOMEMLIMIT and GOGC stand over it.
 func setMemoryLimit(s *settings) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(int64(s.Memory) + 24<<20)
-	}
 	// Little is alive between two collections, so at Go's 100 they come every 4 MiB: some 1,600 documents in the
 	// GCM suite, whose cipher states are garbage. The ballast puts at least 32 MiB between them, which saves about a tenth of the CPU
 	// of a bulk and more of an opened reply. Nobody touches it, so it takes no memory; GOGC=400 in its place did the same
 	// for one bulk, but let each further one take five times what it holds.
 	if os.Getenv("GOGC") == "" {
 		ballast = make([]byte, 16<<20)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(s.Memory) + 24<<20 + int64(len(ballast))) // which the runtime counts all the same
 	}
 }
 
