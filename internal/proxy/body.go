@@ -12,8 +12,7 @@ import (
 )
 
 // clientBody is a request's body as the client sends it. It tells how far it got, can be stopped from
-// another goroutine, and, when guarded, gives up on clients that are too slow. Close does nothing:
-// the server closes the body.
+// another goroutine, and, when guarded, gives up on clients that are too slow. The server closes it.
 type clientBody struct {
 	src    io.Reader
 	ctl    *http.ResponseController
@@ -113,9 +112,6 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
-
-// Close does nothing, so that a transport which gives a request up leaves the body to the next node.
-func (b *clientBody) Close() error { return nil }
 
 // halt lets a reader in another goroutine return with errStopped, now. It may be called at any time
 // until the handler has returned and does nothing once all of the body was read.

@@ -307,7 +307,7 @@ func TestLongHeads(t *testing.T) {
 
 // A request ends when its context does, in whatever it waits for, and its connection with it.
 func TestCanceled(t *testing.T) {
-	for _, name := range []string{"head", "body", "sending"} {
+	for _, name := range []string{"head", "body", "sending", "expect"} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
@@ -328,6 +328,11 @@ func TestCanceled(t *testing.T) {
 				o = stream(50<<20, false)
 			}
 			o.header = http.Header{}
+			if name == "expect" {
+				o = stream(10, false)
+				o.stream = &onRead{o.stream, func() { t.Error("the body was read") }}
+				o.header = http.Header{"Expect": {"100-continue"}}
+			}
 			resp, err := s.pool.do(ctx, o)
 			if err == nil {
 				_, err = io.ReadAll(resp.Body)

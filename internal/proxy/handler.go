@@ -238,8 +238,8 @@ func (x *exchange) pass(ctx context.Context, target string) *rewrite.Fault {
 	return nil
 }
 
-// trailer announces the client's trailers. net/http's server fills the map when the body ends, and its
-// transport sends the map after that; ours are taken out before and then again.
+// trailer announces the client's trailers. net/http's server fills the map when the body ends, and the
+// sender sends it after that; ours are taken out before and then again.
 func (x *exchange) trailer() http.Header {
 	if x.r.Trailer == nil {
 		return nil

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // stream is a request whose body is read while it goes up.
@@ -389,7 +390,8 @@ func TestStreamReuse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go u.wait(o, func(answer) {})
+		// The time for the last piece is over, as it is when the connection is used later.
+		go u.wait(o, func(answer) { u.c.SetWriteDeadline(time.Unix(1, 0)) })
 		for _, last := range []bool{false, false, true} {
 			if err := u.write(make([]byte, 300<<10), last); err != nil {
 				t.Fatal(err)

@@ -182,7 +182,7 @@ func (p *pool) do(ctx context.Context, out *outgoing) (*http.Response, error) {
 		resp, err = c.exchange(ctx, out)
 		return err
 	})
-	if errors.Is(err, errUnasked) {
+	if errors.Is(err, errUnasked) && ctx.Err() == nil {
 		// Not the body after the silent head: a node that has refused meanwhile takes the body for a new request
 		// (Elasticsearch does for one that is too large), and a client could have it do so on purpose.
 		out.header = out.header.Clone()
