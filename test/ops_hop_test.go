@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -276,5 +277,35 @@ func TestOpsExpect(t *testing.T) {
 	res.Body.Close()
 	if a := s.must(s.direct("GET", "/$Puser/_doc/1", ""), 200); !strings.HasPrefix(a.json("_source.credit_card_num").Str, "esp1.") {
 		t.Errorf("stored %s", a.body)
+	}
+}
+
+// A packed search of an index that no rule names goes up as it came only when nothing in it is for another index.
+func TestPackedSearchesAreLookedInto(t *testing.T) {
+	t.Parallel()
+	s := start(t, config{})
+	s.must(s.do("PUT", "/$Puser/_doc/1", `{"username":"Ana","credit_card_num":"1"}`), 201)
+	like := strings.ReplaceAll(`{"query":{"bool":{"should":[{"more_like_this":{"fields":["credit_card_num"],"like":{"_index":"$Puser","doc":{"credit_card_num":"c4n4ry"}}}},{"term":{"x":"FILL"}}]}}}`, "$P", s.prefix)
+	var noise strings.Builder // packs badly
+	for r := rand.New(rand.NewPCG(1, 2)); noise.Len() < 40<<10; {
+		fmt.Fprintf(&noise, "%x", r.Uint64())
+	}
+	for _, fill := range []string{"", noise.String()} {
+		from := s.rec.count()
+		header := http.Header{"Content-Encoding": {"gzip"}, "Content-Type": {"application/json"}}
+		packed := gzipped(strings.Replace(like, "FILL", fill, 1))
+		a := s.send(request{method: "POST", path: "/$Pplain/_search", body: bytes.NewReader(packed), header: header})
+		if a.status != 400 || a.json("error.type").String() != "esproxy_protected_query" {
+			t.Errorf("%d packed bytes: %d %s", len(packed), a.status, a.body)
+		}
+		for _, r := range s.rec.since(from) {
+			if bytes.Contains(r.body, []byte("c4n4ry")) || bytes.Contains(r.body, packed[:20]) {
+				t.Errorf("%d packed bytes: %s %s went up", len(packed), r.method, r.target)
+			}
+		}
+		broken := append(gzipped(`{"query":{"match_all":{}},"x":"`+fill+`"}`), "behind"...)
+		if a := s.send(request{method: "POST", path: "/$Pplain/_search", body: bytes.NewReader(broken), header: header}); a.status != 400 || !strings.Contains(a.body, "esproxy_") {
+			t.Errorf("bytes behind the packed body: %d %s", a.status, a.body)
+		}
 	}
 }
