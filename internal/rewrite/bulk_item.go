@@ -65,15 +65,7 @@ func (s *stage) lookUp(it *item) {
 
 // sealItem appends the item as it goes upstream.
 func (s *stage) sealItem(ctx context.Context, it *item) error {
-	b := s.buf
-	if it.place.t == nil || it.kind == actionDelete {
-		if it.kind == actionDelete {
-			s.known.wrote(&it.place.place, &it.action, nil, nil)
-		}
-		s.out = append(s.out, b[it.lead:it.end()]...)
-		return nil
-	}
-	if it.kind == actionUpdate {
+	if it.kind == actionUpdate && it.place.t != nil {
 		return s.sealUpdate(it)
 	}
 	var stored *storedValues
@@ -87,15 +79,40 @@ func (s *stage) sealItem(ctx context.Context, it *item) error {
 		}
 		stored = was.stored
 	}
-	s.out = append(s.out, b[it.lead:it.line.end+1]...)
-	src := b[it.src.start:it.src.end]
+	if err := s.appendItem(it, stored); err != nil {
+		return err
+	}
+	s.remember(it)
+	return nil
+}
+
+// appendItem appends an item that is no update, with the values of its document sealed. On error nothing of it is appended.
+func (s *stage) appendItem(it *item, stored *storedValues) error {
+	if it.place.t == nil || it.kind == actionDelete {
+		s.out = append(s.out, s.buf[it.lead:it.end()]...)
+		return nil
+	}
+	size := len(s.out)
+	s.out = append(s.out, s.buf[it.lead:it.line.end+1]...)
+	src := s.buf[it.src.start:it.src.end]
 	var err error
 	if s.out, err = s.seal.seal(s.out, src, 0, len(src), it.place.t, &it.doc, nil, stored); err != nil {
+		s.out = s.out[:size]
 		return err
 	}
 	s.out = append(s.out, '\n')
-	s.known.wrote(&it.place.place, &it.action, src, &it.doc)
 	return nil
+}
+
+// remember notes what an item that was appended does to its document.
+func (s *stage) remember(it *item) {
+	switch {
+	case it.place.t == nil:
+	case it.kind == actionDelete:
+		s.known.wrote(&it.place.place, &it.action, nil, nil)
+	default:
+		s.known.wrote(&it.place.place, &it.action, s.buf[it.src.start:it.src.end], &it.doc)
+	}
 }
 
 // sealUpdate appends an update in the form that its document asks for.

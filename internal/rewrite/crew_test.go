@@ -18,9 +18,9 @@ import (
 	"github.com/esproxy/esproxy/internal/policy"
 )
 
-// crewProcessors lets crews have several workers whatever the machine has.
-func crewProcessors(t testing.TB) {
-	old := runtime.GOMAXPROCS(4)
+// processors lets several goroutines work at once whatever the machine has, until the test ends.
+func processors(t testing.TB, n int) {
+	old := runtime.GOMAXPROCS(n)
 	t.Cleanup(func() { runtime.GOMAXPROCS(old) })
 }
 
@@ -116,7 +116,7 @@ func crewReply(n int) string {
 
 // What a crew writes and counts is what one goroutine does, however long the pieces are and whoever is fast.
 func TestCrewKeepsOrder(t *testing.T) {
-	crewProcessors(t)
+	processors(t, 4)
 	in := crewReply(1500)
 	var want bytes.Buffer
 	wantCounts, sessions, err := crewCase(t, true, strings.NewReader(in), &want, nil)
@@ -148,8 +148,7 @@ func TestCrewKeepsOrder(t *testing.T) {
 // While the one that reads is in the middle of a unit, which is larger than a batch, it may have to open batches that wait: what
 // it has of the unit stays its own.
 func TestCrewHelpsInTheMiddleOfAUnit(t *testing.T) {
-	old := runtime.GOMAXPROCS(2) // one worker
-	defer runtime.GOMAXPROCS(old)
+	processors(t, 2) // one worker
 	small := strings.SplitAfter(string(replyHits(500)), `.png","id"`)
 	for at := 150; at < 400; at += 10 {
 		large := fmt.Sprintf(`:"x"}},{"_index":"user","_source":{"username":"Ana","card":"%s","pad":"%s","ccv":"%s","pay":{"iban":"%s"},"id"`,
@@ -174,7 +173,7 @@ func TestCrewHelpsInTheMiddleOfAUnit(t *testing.T) {
 
 // A reply that breaks off, or stops being JSON, gives the same bytes, counts and error as without a crew.
 func TestCrewCutReply(t *testing.T) {
-	crewProcessors(t)
+	processors(t, 4)
 	in := string(replyHits(1000))
 	broken := errors.New("connection reset")
 	for _, at := range []int{90_000, 200_000, 2*batchSize + 80_000, len(in) - 1} {
@@ -229,7 +228,7 @@ func (w *crewWriter) Write(p []byte) (int, error) {
 // A client that leaves ends the reply with the writer's error, nothing is written after it, and what counts as opened is what was
 // given to the writer.
 func TestCrewClientLeaves(t *testing.T) {
-	crewProcessors(t)
+	processors(t, 4)
 	in := replyHits(2000)
 	gone := errors.New("client gone")
 	for _, n := range []int{0, 1, 3, 9} {
@@ -247,7 +246,7 @@ func TestCrewClientLeaves(t *testing.T) {
 
 // A panic of a worker, of the reader's goroutine at a worker's work or of the writer goes on where the reply is rewritten.
 func TestCrewPanics(t *testing.T) {
-	crewProcessors(t)
+	processors(t, 4)
 	in := string(replyHits(2000))
 	catch := func(f func()) (p any) {
 		defer func() { p = recover() }()
@@ -288,7 +287,7 @@ func (panicReader) Read([]byte) (int, error) { panic("reader") }
 // Values under scrypt are opened in the order of the reply by one session, whose derivations are limited: which ones stay
 // sealed must not depend on who is fast.
 func TestCrewLeavesScryptToOne(t *testing.T) {
-	crewProcessors(t)
+	processors(t, 4)
 	eng, _, crypto := fakeEngine(t)
 	eng.Policy = fakePolicy(t, `version: 1
 rules:
@@ -348,7 +347,7 @@ rules:
 
 // What is ready goes out before the reader waits for more: all hits that are there are seen, through a writer that gathers.
 func TestCrewFlushesBeforeItWaits(t *testing.T) {
-	crewProcessors(t)
+	processors(t, 4)
 	in := string(replyHits(400))
 	cut := strings.Index(in, `{"_index":"user","_id":"333"`)
 	from, to := io.Pipe()
@@ -390,7 +389,7 @@ func (g *crewGather) Flush() error {
 
 // A crew takes some batches of the budget, fewer where the budget has less, and does without where it has none.
 func TestCrewBudget(t *testing.T) {
-	crewProcessors(t)
+	processors(t, 4)
 	in := replyHits(2000)
 	var want []byte
 	for _, max := range []int64{1, 2 * batchSize, 4 * batchSize, 0} {

@@ -279,39 +279,24 @@ func (s *stage) sealAhead(_ context.Context, up io.Writer) error {
 	}
 	for i := range s.block {
 		it := &s.block[i]
-		switch {
-		case it.fault != nil:
-			if err := s.reject(it); err != nil {
-				return err
-			}
-		case it.place.t == nil:
-		case it.kind == actionDelete:
-			s.known.wrote(&it.place.place, &it.action, nil, nil)
-		default:
-			s.known.wrote(&it.place.place, &it.action, s.buf[it.src.start:it.src.end], &it.doc)
+		if it.fault == nil {
+			s.remember(it)
+		} else if err := s.reject(it); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// sealAlone appends an item that needs nothing but its document, or leaves a fault in it.
+// sealAlone reads and appends an item that needs nothing but its document, or leaves a fault in it.
 func (s *stage) sealAlone(it *item) {
-	if it.place.t == nil || it.kind == actionDelete {
-		s.out = append(s.out, s.buf[it.lead:it.end()]...)
-		return
+	if it.place.t != nil && it.kind != actionDelete {
+		if err := s.scan.document(s.buf[it.src.start:it.src.end], it.place.t, &it.doc); err != nil {
+			it.fault = documentFault(err)
+			return
+		}
 	}
-	src := s.buf[it.src.start:it.src.end]
-	if err := s.scan.document(src, it.place.t, &it.doc); err != nil {
-		it.fault = documentFault(err)
-		return
-	}
-	size := len(s.out)
-	s.out = append(s.out, s.buf[it.lead:it.line.end+1]...)
-	var err error
-	if s.out, err = s.seal.seal(s.out, src, 0, len(src), it.place.t, &it.doc, nil, nil); err != nil {
-		s.out = s.out[:size]
+	if err := s.appendItem(it, nil); err != nil {
 		it.fault = asFault(err)
-		return
 	}
-	s.out = append(s.out, '\n')
 }

@@ -7,23 +7,17 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/esproxy/esproxy/internal/policy"
 )
-
-// onProcessors runs f with n processors.
-func onProcessors(n int, f func()) {
-	old := runtime.GOMAXPROCS(n)
-	defer runtime.GOMAXPROCS(old)
-	f()
-}
 
 // inStages carries a bulk to its end and reports whether a second stage worked on it.
 func inStages(t *testing.T, e *Engine, body io.Reader, up io.Writer) (two bool, refused []badItem, err error) {
@@ -80,18 +74,17 @@ func TestStagesAgree(t *testing.T) {
 		body := manyItems(seed, 3000)
 		var up [2]bytes.Buffer
 		var bad [2][]badItem
-		for i, processors := range []int{1, 4} {
-			onProcessors(processors, func() {
-				e, _, _ := fakeEngine(t)
-				e.Limits.MaxDocument = 600 << 10
-				two, refused, err := inStages(t, e, &sizedReader{r: strings.NewReader(body), sizes: []int{1 << 30, 4096, 70_000}}, &up[i])
-				if err != nil {
-					t.Fatal(err)
-				}
-				if bad[i] = refused; two {
-					used += i
-				}
-			})
+		for i, n := range []int{1, 4} {
+			processors(t, n)
+			e, _, _ := fakeEngine(t)
+			e.Limits.MaxDocument = 600 << 10
+			two, refused, err := inStages(t, e, &sizedReader{r: strings.NewReader(body), sizes: []int{1 << 30, 4096, 70_000}}, &up[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bad[i] = refused; two {
+				used += i
+			}
 		}
 		one, _ := openAll(t, up[0].String())
 		two, _ := openAll(t, up[1].String())
@@ -141,45 +134,39 @@ func (w *failingWriter) Write(p []byte) (int, error) {
 func TestStagesFailTogether(t *testing.T) {
 	full := errors.New("no more room")
 	body := strings.Repeat("{\"index\":{\"_index\":\"user\"}}\n{\"username\":\"Ana\",\"card\":1,\"x\":\""+strings.Repeat("x", 500)+"\"}\n", 4000)
-	onProcessors(4, func() {
-		for n := range 16 {
-			e, _, _ := fakeEngine(t)
-			two, _, err := inStages(t, e, &stoppable{r: strings.NewReader(body), stop: make(chan struct{})}, &failingWriter{n, full})
-			if err != full || n > 1 && !two {
-				t.Errorf("after %d writes: %v", n, err)
-			}
+	processors(t, 4)
+	for n := range 16 {
+		e, _, _ := fakeEngine(t)
+		two, _, err := inStages(t, e, &stoppable{r: strings.NewReader(body), stop: make(chan struct{})}, &failingWriter{n, full})
+		if err != full || n > 1 && !two {
+			t.Errorf("after %d writes: %v", n, err)
 		}
-	})
+	}
 }
 
 // TestStagesReadError: what came before an error of the body has gone up when the bulk ends.
 func TestStagesReadError(t *testing.T) {
 	broken := errors.New("the line was cut")
 	item := "{\"index\":{\"_index\":\"user\"}}\n{\"username\":\"Ana\",\"card\":1,\"x\":\"" + strings.Repeat("x", 500) + "\"}\n"
-	onProcessors(4, func() {
-		for n := 1000; n < 4000; n += 371 {
-			for _, end := range []string{"", "{\"index\":{}\n", "[]\n"} {
-				e, _, _ := fakeEngine(t)
-				var up bytes.Buffer
-				var f *Fault
-				body := io.MultiReader(strings.NewReader(strings.Repeat(item, n)+end), &brokenReader{broken})
-				two, _, err := inStages(t, e, body, &up)
-				if !two || end == "" && err != broken || end != "" && !errors.As(err, &f) {
-					t.Fatalf("%d items: two stages %v, %v", n, two, err)
-				}
-				plain, _ := openAll(t, up.String())
-				sent := len(plain) / len(item)
-				if plain != strings.Repeat(item, sent) || (n-sent)*len(item) > blockSize {
-					t.Fatalf("of %d items %d went up (%d bytes)", n, sent, len(plain))
-				}
+	processors(t, 4)
+	for n := 1000; n < 4000; n += 371 {
+		for _, end := range []string{"", "{\"index\":{}\n", "[]\n"} {
+			e, _, _ := fakeEngine(t)
+			var up bytes.Buffer
+			var f *Fault
+			body := io.MultiReader(strings.NewReader(strings.Repeat(item, n)+end), iotest.ErrReader(broken))
+			two, _, err := inStages(t, e, body, &up)
+			if !two || end == "" && err != broken || end != "" && !errors.As(err, &f) {
+				t.Fatalf("%d items: two stages %v, %v", n, two, err)
+			}
+			plain, _ := openAll(t, up.String())
+			sent := len(plain) / len(item)
+			if plain != strings.Repeat(item, sent) || (n-sent)*len(item) > blockSize {
+				t.Fatalf("of %d items %d went up (%d bytes)", n, sent, len(plain))
 			}
 		}
-	})
+	}
 }
-
-type brokenReader struct{ err error }
-
-func (r *brokenReader) Read([]byte) (int, error) { return 0, r.err }
 
 // panicking is a sealer that panics once.
 type panicking struct {
@@ -197,21 +184,85 @@ func (p *panicking) NewDocument(rule *policy.Rule, subject []byte) (DocumentSeal
 // TestStagesPanic: a panic in either stage ends the request that it happens in, and nothing else.
 func TestStagesPanic(t *testing.T) {
 	body := strings.Repeat("{\"index\":{\"_index\":\"user\"}}\n{\"username\":\"Ana\",\"card\":1,\"x\":\""+strings.Repeat("x", 500)+"\"}\n", 3000)
-	onProcessors(4, func() {
-		for at := int32(1); at < 2600; at += 97 {
-			e, _, _ := fakeEngine(t)
-			sealer := &panicking{Sealer: e.Sealer}
-			sealer.at.Store(at)
-			e.Sealer = sealer
-			func() {
-				defer func() {
-					if p := recover(); p != "of the sealer" {
-						t.Errorf("document %d: recovered %v", at, p)
-					}
-				}()
-				_, _, err := inStages(t, e, &stoppable{r: strings.NewReader(body), stop: make(chan struct{})}, io.Discard)
-				t.Errorf("document %d: the request ended with %v", at, err)
+	processors(t, 4)
+	for at := int32(1); at < 2600; at += 97 {
+		e, _, _ := fakeEngine(t)
+		sealer := &panicking{Sealer: e.Sealer}
+		sealer.at.Store(at)
+		e.Sealer = sealer
+		func() {
+			defer func() {
+				if p := recover(); p != "of the sealer" {
+					t.Errorf("document %d: recovered %v", at, p)
+				}
 			}()
+			_, _, err := inStages(t, e, &stoppable{r: strings.NewReader(body), stop: make(chan struct{})}, io.Discard)
+			t.Errorf("document %d: the request ended with %v", at, err)
+		}()
+	}
+}
+
+// A large bulk gives the same with one processor and with several: the same documents in the same order, the same refusals.
+func TestStagesReplies(t *testing.T) {
+	var body strings.Builder
+	n := 0
+	add := func(format string, args ...any) {
+		fmt.Fprintf(&body, format, args...)
+		n++
+	}
+	for i := range 3000 {
+		switch {
+		case i%97 == 0:
+			add("{\"index\":{\"_index\":\"user\",\"_id\":\"%d\"}}\n{\"username\":[\"Ana\"],\"card\":1}\n", i)
+		case i%89 == 0:
+			add("\n\r\n{\"delete\":{\"_index\":\"user\",\"_id\":\"%d\"}}\n", i)
+		case i%83 == 0:
+			add("{\"index\":{\"_index\":\"plain\"}}\n{\"card\":%d}\n", i)
+		case i%79 == 0:
+			add("{\"create\":{\"_index\":\"user\",\"_id\":\"%d\"}}\n{\"username\":\"Ana\",\"card\":\"c\",\"card\":\"d\"}\n", i)
+		case i == 2000:
+			add("{\"index\":{\"_index\":\"user\"}}\n{\"username\":\"Ana\",\"card\":\"%s\"}\n", strings.Repeat("x", 200<<10))
+		case i > 2500 && i%71 == 0: // from here on blocks depend on what came before
+			add("{\"update\":{\"_index\":\"user\",\"_id\":\"%d\"}}\n{\"doc\":{\"card\":\"new\"}}\n", i-2)
+		default:
+			add("{\"index\":{\"_index\":\"user\",\"_id\":\"%d\"}}\n{\"x\":\"%s\",\"username\":\"user%d\",\"card\":\"number %d\",\"ccv\":[%d]}\n", i, strings.Repeat("x", i%500), i%7, i, i)
 		}
-	})
+	}
+	type outcomeOf struct {
+		plain, reply string
+		sealed       int
+	}
+	run := func(procs int) outcomeOf {
+		processors(t, procs)
+		e, _, _ := fakeEngine(t)
+		e.Limits.MaxDocument = 1 << 20
+		o := exchange(t, e, bulkCall("/_bulk", ""), strings.NewReader(body.String()), func(_ Target, up []byte) (int, string) {
+			reply, _ := bulkReply(t, nil, up, "")
+			return 200, reply
+		})
+		if o.err != nil || o.replyErr != nil {
+			t.Fatal(o.err, o.replyErr)
+		}
+		plain, sealed := openAll(t, o.up)
+		_, items := readReply(t, o.reply)
+		if len(items) != n {
+			t.Fatalf("%d items in the reply, want %d", len(items), n)
+		}
+		return outcomeOf{plain, o.reply, len(sealed)}
+	}
+	one := run(1)
+	for range 4 {
+		if many := run(4); many.plain != one.plain || many.reply != one.reply || many.sealed != one.sealed {
+			a, b := strings.Split(many.plain, "\n"), strings.Split(one.plain, "\n")
+			for i := range min(len(a), len(b)) {
+				if a[i] != b[i] {
+					t.Fatalf("line %d: got %.200q, want %.200q", i, a[i], b[i])
+				}
+			}
+			t.Fatalf("got %d lines and %d sealed values, want %d and %d; replies equal: %t", len(a), many.sealed, len(b), one.sealed, many.reply == one.reply)
+		}
+	}
+	if !slices.Contains(strings.Split(one.plain, "\n"), `{"delete":{"_index":"user","_id":"89"}}`) || one.sealed < 5000 {
+		t.Fatalf("%d values were sealed", one.sealed)
+	}
 }
