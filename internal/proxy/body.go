@@ -130,7 +130,10 @@ func (b *clientBody) hurry() {
 	}
 }
 
-func (b *clientBody) interrupt() { b.ctl.SetReadDeadline(time.Unix(1, 0)) }
+func (b *clientBody) interrupt() { b.ctl.SetReadDeadline(longAgo) }
+
+// longAgo is a deadline that is over.
+var longAgo = time.Unix(1, 0)
 
 // untouched reports whether nothing was read yet.
 func (b *clientBody) untouched() bool { return b.n.Load() == 0 && !b.stop.Load() }

@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"os"
@@ -207,28 +205,6 @@ func (n *node) dial(ctx context.Context) (*upConn, error) {
 	return c, nil
 }
 
-// readHead reads a reply's head, and the 1xx replies before it, which informed is given. Its body reads from c.
-func (c *upConn) readHead(informed func(status int, h http.Header)) (*http.Response, error) {
-	c.left = maxReplyHead
-	for {
-		resp, err := http.ReadResponse(c.r, &c.req)
-		switch {
-		case err != nil:
-			return nil, err
-		case resp.StatusCode == http.StatusSwitchingProtocols:
-			return nil, errors.New("the node switched to another protocol unasked")
-		case resp.StatusCode < 100:
-			return nil, fmt.Errorf("the node answered with status %d", resp.StatusCode)
-		case resp.StatusCode >= 200:
-			c.left = math.MaxInt
-			return resp, nil
-		}
-		if informed != nil {
-			informed(resp.StatusCode, resp.Header)
-		}
-	}
-}
-
 // quietness returns a function that tells whether nothing, not even an end, has come in on an idle connection. It looks
 // without waiting, at the cost of a system call.
 func quietness(c net.Conn) func() bool {
@@ -252,10 +228,20 @@ func quietness(c net.Conn) func() bool {
 // the network.
 func nothingDecrypted(t *tls.Conn) bool {
 	var b [1]byte
-	t.SetReadDeadline(time.Unix(1, 0))
+	t.SetReadDeadline(longAgo)
 	n, err := t.Read(b[:])
 	t.SetReadDeadline(time.Time{})
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// release keeps the connection for the next request when reply and request have come to their ends, and else closes it. stop ends
+// the hold of the request's context on it.
+func (c *upConn) release(resp *http.Response, whole bool, stop func() bool) {
+	if stop() && whole && !resp.Close && c.r.Buffered() == 0 {
+		c.node.idle.keep(c)
+		return
+	}
+	c.Close()
 }
 
 // replyBody is a reply's body. At its end the connection goes back; before, Close ends it.

@@ -8,10 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,49 +18,65 @@ import (
 // scripted is a node whose connections are each served by a function. It hears which connection it is, counted from 1.
 type scripted struct {
 	pool  *pool
-	conns atomic.Int32
+	conns *atomic.Int32
 }
 
 func newScripted(t *testing.T, serve func(n int, c net.Conn, r *bufio.Reader)) *scripted {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &scripted{}
-	if s.pool, err = newPool(&Config{Nodes: []string{"http://" + l.Addr().String()}, Clock: systemClock{}, DialTimeout: 5 * time.Second}); err != nil {
+	url, conns := Listen(t, serve)
+	s.conns = conns
+	var err error
+	if s.pool, err = newPool(&Config{Nodes: []string{url}, Clock: systemClock{}, DialTimeout: 5 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var open []net.Conn
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			n := int(s.conns.Add(1))
-			mu.Lock()
-			open = append(open, c)
-			mu.Unlock()
-			wg.Go(func() {
-				defer c.Close()
-				serve(n, c, bufio.NewReader(c))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		s.pool.close()
-		l.Close()
-		mu.Lock()
-		for _, c := range open {
-			c.Close()
-		}
-		mu.Unlock()
-		wg.Wait()
-	})
+	t.Cleanup(s.pool.close)
 	return s
+}
+
+// newStale is a node that answers one request over its first connection and ends that by end; later connections are good. bodies
+// counts the requests over those, and ended is told when end has returned.
+func newStale(t *testing.T, end func(c net.Conn)) (s *scripted, bodies *atomic.Int32, ended chan bool) {
+	t.Helper()
+	bodies, ended = new(atomic.Int32), make(chan bool, 1)
+	s = newScripted(t, func(n int, c net.Conn, r *bufio.Reader) {
+		if n > 1 {
+			answerAll(c, r, okReply, func(*http.Request, string) { bodies.Add(1) })
+			return
+		}
+		http.ReadRequest(r)
+		io.WriteString(c, okReply)
+		end(c)
+		ended <- true
+	})
+	if _, body, err := s.send(get()); body != "ok" || err != nil {
+		t.Fatalf("got %q, %v", body, err)
+	}
+	return s, bodies, ended
+}
+
+// reset ends a connection without a farewell.
+func reset(c net.Conn) {
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+}
+
+// dialAndKeep makes n connections to the node that are kept for later requests.
+func (s *scripted) dialAndKeep(t *testing.T, n int) []*upConn {
+	t.Helper()
+	node := s.pool.nodes[0]
+	var all []*upConn
+	for range n {
+		c, err := node.dial(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	for _, c := range all {
+		node.idle.keep(c)
+	}
+	return all
 }
 
 // send does one request and reads the reply to its end.
@@ -184,27 +198,10 @@ func TestUnsolicitedReply(t *testing.T) {
 
 // A kept connection that the node has closed is replaced, and a request with a body goes to the node once.
 func TestStaleConnection(t *testing.T) {
-	for name, abort := range map[string]bool{"closed": false, "reset": true} {
+	for name, end := range map[string]func(net.Conn){"closed": func(c net.Conn) { c.Close() }, "reset": reset} {
 		t.Run(name, func(t *testing.T) {
-			closed := make(chan bool, 1)
-			var bodies atomic.Int32
-			s := newScripted(t, func(n int, c net.Conn, r *bufio.Reader) {
-				if n > 1 {
-					answerAll(c, r, okReply, func(_ *http.Request, b string) { bodies.Add(1) })
-					return
-				}
-				http.ReadRequest(r)
-				io.WriteString(c, okReply)
-				if abort {
-					c.(*net.TCPConn).SetLinger(0)
-				}
-				c.Close()
-				closed <- true
-			})
-			if _, body, err := s.send(get()); body != "ok" || err != nil {
-				t.Fatalf("got %q, %v", body, err)
-			}
-			<-closed
+			s, bodies, ended := newStale(t, end)
+			<-ended
 			for range 3 {
 				if _, body, err := s.send(post("{}")); body != "ok" || err != nil {
 					t.Fatalf("got %q, %v", body, err)
@@ -365,9 +362,7 @@ func (g *gathering) Write(p []byte) (int, error) {
 // Over TLS connections are kept too, and one with bytes that nobody asked for is not, also when they came with the reply's
 // own and the socket has nothing more.
 func TestTLSReuse(t *testing.T) {
-	server := httptest.NewTLSServer(nil)
-	certs := server.TLS.Certificates // any will do
-	server.Close()
+	certs, _ := serverCertificate()
 	for name, c := range map[string]struct {
 		writes []string
 		want   int32
@@ -407,17 +402,7 @@ func TestTLSReuse(t *testing.T) {
 func TestIdleBounds(t *testing.T) {
 	s := newScripted(t, func(_ int, c net.Conn, r *bufio.Reader) { answerAll(c, r, okReply, nil) })
 	n := s.pool.nodes[0]
-	var all []*upConn
-	for range maxIdle + 5 {
-		c, err := n.dial(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, c)
-	}
-	for _, c := range all {
-		n.idle.keep(c)
-	}
+	all := s.dialAndKeep(t, maxIdle+5)
 	if len(n.idle.conns) != maxIdle {
 		t.Errorf("%d connections are kept", len(n.idle.conns))
 	}

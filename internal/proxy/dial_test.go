@@ -96,14 +96,19 @@ func TestBadReplies(t *testing.T) {
 	}
 }
 
+// serverCertificate is that of the standard library's test servers, which names example.com.
+func serverCertificate() (chain []tls.Certificate, cert *x509.Certificate) {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	return server.TLS.Certificates, server.Certificate()
+}
+
 // secureScripted is a node behind TLS, and what its name was when it was asked.
 func secureScripted(t *testing.T, serve func(n int, c net.Conn, r *bufio.Reader)) (s *scripted, names chan string, roots *x509.CertPool) {
 	t.Helper()
-	server := httptest.NewTLSServer(nil)
-	certs := server.TLS.Certificates
+	certs, cert := serverCertificate()
 	roots = x509.NewCertPool()
-	roots.AddCert(server.Certificate())
-	server.Close()
+	roots.AddCert(cert)
 	names = make(chan string, 10)
 	s = newScripted(t, func(n int, raw net.Conn, _ *bufio.Reader) {
 		c := tls.Server(raw, &tls.Config{Certificates: certs, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {

@@ -147,45 +147,13 @@ func run(t *testing.T, s *proxy.Server) *instance {
 // wire is an upstream below HTTP: it hands each connection to a function.
 type wire struct {
 	url   string
-	conns atomic.Int32
+	conns *atomic.Int32
 }
 
 func newWire(t *testing.T, serve func(n int, c net.Conn, r *bufio.Reader)) *wire {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{url: "http://" + ln.Addr().String()}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	open := map[net.Conn]bool{}
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			open[c] = true
-			mu.Unlock()
-			n := int(w.conns.Add(1))
-			wg.Go(func() {
-				defer c.Close()
-				serve(n, c, bufio.NewReader(c))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		mu.Lock()
-		for c := range open {
-			c.Close()
-		}
-		mu.Unlock()
-		wg.Wait()
-	})
-	return w
+	url, conns := proxy.Listen(t, serve)
+	return &wire{url, conns}
 }
 
 // readHead reads up to the empty line.

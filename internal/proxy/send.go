@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -148,11 +149,7 @@ func (c *upConn) exchange(ctx context.Context, o *outgoing) (*http.Response, err
 		}
 		// In any case the sender must have ended: what it reads is the caller's.
 		sent := s.finish(c, o)
-		if stop() && whole && sent && !resp.Close && c.r.Buffered() == 0 {
-			c.node.idle.keep(c)
-			return
-		}
-		c.Close()
+		c.release(resp, whole && sent, stop)
 	}
 	fail := func(err error) (*http.Response, error) {
 		c.Close()
@@ -217,19 +214,31 @@ func (c *upConn) exchange(ctx context.Context, o *outgoing) (*http.Response, err
 	return resp, nil
 }
 
-// readReply reads the reply's head. asked is called when the node asks for the body.
+// readReply reads the reply's head, and the 1xx replies before it. asked is called when the node asks for the body. The reply's own
+// body reads from c.
 func (c *upConn) readReply(o *outgoing, asked func()) (*http.Response, error) {
 	c.left = maxReplyHead
 	if _, err := c.r.Peek(1); err != nil {
 		return nil, errNoReply{err}
 	}
-	return c.readHead(func(status int, h http.Header) {
-		if status == http.StatusContinue {
+	for {
+		resp, err := http.ReadResponse(c.r, &c.req)
+		switch {
+		case err != nil:
+			return nil, err
+		case resp.StatusCode == http.StatusSwitchingProtocols:
+			return nil, errors.New("the node switched to another protocol unasked")
+		case resp.StatusCode < 100:
+			return nil, fmt.Errorf("the node answered with status %d", resp.StatusCode)
+		case resp.StatusCode >= 200:
+			c.left = math.MaxInt
+			return resp, nil
+		case resp.StatusCode == http.StatusContinue:
 			asked()
-		} else if o.informed != nil {
-			o.informed(status, h)
+		case o.informed != nil:
+			o.informed(resp.StatusCode, resp.Header)
 		}
-	})
+	}
 }
 
 // sender sends a body while the reply may already come.
@@ -389,12 +398,8 @@ func (u *upstream) wait(o *outgoing, came func(answer)) {
 		u.stop()
 	} else {
 		end := func(whole bool) {
-			if whole = whole && u.complete.Load() && !resp.Close && c.r.Buffered() == 0; u.stop() && whole {
-				c.SetWriteDeadline(time.Time{})
-				c.node.idle.keep(c)
-				return
-			}
-			c.Close()
+			c.SetWriteDeadline(time.Time{})
+			c.release(resp, whole && u.complete.Load(), u.stop)
 		}
 		resp.Body = &replyBody{ReadCloser: resp.Body, end: end}
 	}
@@ -425,7 +430,7 @@ func (u *upstream) write(p []byte, last bool) error {
 }
 
 // giveUp makes a pending write return; the reply can still be read.
-func (u *upstream) giveUp() { u.c.SetWriteDeadline(time.Unix(1, 0)) }
+func (u *upstream) giveUp() { u.c.SetWriteDeadline(longAgo) }
 
 // breakOff ends the connection, so that the node never takes what it has for a whole request.
 func (u *upstream) breakOff() { u.c.Close() }

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // stream is a request whose body is read while it goes up.
@@ -231,24 +230,13 @@ func (o *onRead) Read(p []byte) (int, error) {
 
 // A connection is not taken before a small body is there: it could go stale while a slow client sends.
 func TestSlowSmallBody(t *testing.T) {
-	idle, closed := make(chan bool), make(chan bool)
-	var bodies atomic.Int32
-	s := newScripted(t, func(n int, c net.Conn, r *bufio.Reader) {
-		if n > 1 {
-			answerAll(c, r, okReply, func(*http.Request, string) { bodies.Add(1) })
-			return
-		}
-		http.ReadRequest(r)
-		io.WriteString(c, okReply)
+	idle := make(chan bool)
+	s, bodies, ended := newStale(t, func(c net.Conn) {
 		<-idle
 		c.Close()
-		closed <- true
 	})
-	if _, _, err := s.send(get()); err != nil {
-		t.Fatal(err)
-	}
 	o := stream(10, false)
-	o.stream = &onRead{o.stream, func() { idle <- true; <-closed }}
+	o.stream = &onRead{o.stream, func() { idle <- true; <-ended }}
 	if _, body, err := s.send(o); body != "ok" || err != nil || bodies.Load() != 1 {
 		t.Errorf("%q, %v; %d bodies", body, err, bodies.Load())
 	}
@@ -267,23 +255,8 @@ func TestSlowSmallBody(t *testing.T) {
 func TestStaleUnseen(t *testing.T) {
 	for name, o := range map[string]*outgoing{"data": post("{}"), "much data": post(strings.Repeat("b", 100<<10)), "stream": stream(100<<10, false), "chunks": stream(100<<10, true)} {
 		t.Run(name, func(t *testing.T) {
-			closed := make(chan bool, 1)
-			var bodies atomic.Int32
-			s := newScripted(t, func(n int, c net.Conn, r *bufio.Reader) {
-				if n > 1 {
-					answerAll(c, r, okReply, func(*http.Request, string) { bodies.Add(1) })
-					return
-				}
-				http.ReadRequest(r)
-				io.WriteString(c, okReply)
-				c.(*net.TCPConn).SetLinger(0)
-				c.Close()
-				closed <- true
-			})
-			if _, _, err := s.send(get()); err != nil {
-				t.Fatal(err)
-			}
-			<-closed
+			s, bodies, ended := newStale(t, reset)
+			<-ended
 			s.pool.nodes[0].idle.conns[0].quiet = func() bool { return true }
 			var stopped atomic.Bool
 			if o.stream != nil {
@@ -308,17 +281,7 @@ func TestPoison(t *testing.T) {
 		}
 	})
 	n := s.pool.nodes[0]
-	var all []*upConn
-	for range 5 {
-		c, err := n.dial(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, c)
-	}
-	for _, c := range all {
-		n.idle.keep(c)
-	}
+	s.dialAndKeep(t, 5)
 	if status, _, err := s.send(get()); err == nil {
 		t.Errorf("status %d", status)
 	}
@@ -391,7 +354,7 @@ func TestStreamReuse(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The time for the last piece is over, as it is when the connection is used later.
-		go u.wait(o, func(answer) { u.c.SetWriteDeadline(time.Unix(1, 0)) })
+		go u.wait(o, func(answer) { u.c.SetWriteDeadline(longAgo) })
 		for _, last := range []bool{false, false, true} {
 			if err := u.write(make([]byte, 300<<10), last); err != nil {
 				t.Fatal(err)
