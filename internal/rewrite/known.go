@@ -2,7 +2,6 @@ package rewrite
 
 import (
 	"bytes"
-	"encoding/binary"
 	"hash/maphash"
 )
 
@@ -12,9 +11,10 @@ const maxKnown = 4 << 20
 // known remembers what earlier items of one bulk make of the documents that later
 // updates in it may change: Elasticsearch has not executed them when the update is sealed.
 //
-// Most bulks have no updates, yet every item must be remembered. So a document takes some forty bytes in one block of
-// memory without pointers, not a map entry with strings of its own: that alone cost a quarter of a bulk's time.
+// What was written before the first update is in the journal. From then on a document takes some forty bytes in one block of
+// memory without pointers, not a map entry with strings of its own, which alone cost a quarter of a bulk's time.
 type known struct {
+	journal journal
 	seed    maphash.Seed
 	records []byte
 	table   []uint64 // open addressing: hash<<32 | 1 + place in records; 0 is free
@@ -88,13 +88,8 @@ func (k *known) search(d docName) (at, slot int, hash uint32) {
 	return -1, slot, hash
 }
 
-// takeBytes reads a length and so many bytes.
-func takeBytes(b []byte) (taken, rest []byte) {
-	n, size := binary.Uvarint(b)
-	return b[size : size+int(n)], b[size+int(n):]
-}
-
 func (k *known) get(name docName) (knownDoc, bool) {
+	k.recall()
 	at, _, _ := k.find(name)
 	if at < 0 || k.records[at]&knownForgotten != 0 {
 		return knownDoc{}, false
@@ -102,37 +97,17 @@ func (k *known) get(name docName) (knownDoc, bool) {
 	flags := k.records[at]
 	d := knownDoc{was: before{found: flags&knownFound != 0}, unsure: flags&knownUnsure != 0, mixed: flags&knownMixed != 0, touched: flags&knownTouched != 0}
 	_, rest := takeBytes(k.records[at+1:])
-	rules, size := binary.Uvarint(rest)
-	rest = rest[size:]
-	for range rules {
-		n, size := binary.Uvarint(rest)
-		rest = rest[size:]
-		if n == 0 {
-			d.was.subj = append(d.was.subj, nil)
-			continue
-		}
-		// Records are never written over, so this stays as it is.
-		d.was.subj = append(d.was.subj, rest[:n-1:n-1])
-		rest = rest[n-1:]
-	}
+	d.was.subj, _ = takeSubjects(nil, rest) // records are never written over, so these stay as they are
 	return d, true
 }
 
 // set records what is known of a document from now on; flags are knownFound, knownUnsure, knownMixed and knownTouched.
 func (k *known) set(name docName, flags byte, subj subjects) {
+	k.recall()
 	at, slot, hash := k.find(name)
 	k.last.ok = false
 	begin := len(k.records)
-	k.records = binary.AppendUvarint(append(k.records, flags), uint64(len(k.key)))
-	k.records = append(k.records, k.key...)
-	k.records = binary.AppendUvarint(k.records, uint64(len(subj)))
-	for _, s := range subj {
-		if s == nil {
-			k.records = append(k.records, 0)
-			continue
-		}
-		k.records = append(binary.AppendUvarint(k.records, uint64(len(s))+1), s...)
-	}
+	k.records = appendSubjects(appendText(append(k.records, flags), k.key), subj)
 	record := k.records[begin:]
 	switch {
 	case at >= 0 && len(record) <= begin-at && bytes.Equal(record[1:], k.records[at+1:at+len(record)]):
@@ -178,23 +153,51 @@ func (k *known) wrote(pl *place, a *action, b []byte, p *part) {
 	if !a.hasID || pl.t == nil || !pl.t.hasSubject() {
 		return
 	}
+	flags, subj := byte(0), subjects(nil)
+	switch {
+	case p != nil:
+		subj = k.subjectsOf(pl.t, b, p)
+	case a.guarded || a.version:
+		flags = journalDelete | journalGuarded
+	default:
+		flags = journalDelete
+	}
 	name := docName{pl.index, a.id, a.routing}
-	prior, have := k.get(name)
-	if p == nil {
-		flags := byte(0)
-		if a.guarded || a.version {
-			if flags = knownUnsure; have {
-				if !prior.was.found && !prior.mixed && !prior.touched {
-					return // one more that leaves nothing
-				}
-				flags = knownMixed
-			}
-		}
-		k.set(name, flags, nil)
+	if k.journal.read {
+		k.happened(name, flags, subj)
+	} else {
+		k.journal.add(name, flags, subj)
+	}
+}
+
+// recall reads the journal, once.
+func (k *known) recall() {
+	if k.journal.read {
 		return
 	}
-	// A create of a document that is there fails; but what is known to be there is that or nothing, as any item may fail.
-	k.mayWrite(name, k.subjectsOf(pl.t, b, p))
+	j := k.journal
+	k.journal = journal{read: true}
+	k.full = j.over
+	j.tell(k.happened)
+}
+
+// happened records what an entry of the journal tells.
+func (k *known) happened(name docName, flags byte, subj subjects) {
+	switch {
+	case flags&journalDelete == 0:
+		// A create of a document that is there fails; but what is known to be there is that or nothing, as any item may fail.
+		k.mayWrite(name, subj)
+	case flags&journalGuarded == 0:
+		k.set(name, 0, nil)
+	default:
+		prior, have := k.get(name)
+		switch {
+		case !have && !k.full:
+			k.set(name, knownUnsure, nil)
+		case !have, prior.was.found, prior.mixed, prior.touched: // what is not remembered may be anything
+			k.set(name, knownMixed, nil)
+		} // else it is one more that leaves nothing
+	}
 }
 
 // mayWrite records that a document comes to have the subjects subj, unless the item fails: Elasticsearch may

@@ -86,13 +86,14 @@ func (w *workspace) release() {
 
 // reset forgets everything.
 func (k *known) reset() {
+	k.journal.reset()
 	if cap(k.records) > keptKnown || len(k.table) > keptTable {
-		*k = known{}
+		*k = known{journal: k.journal}
 		return
 	}
 	clear(k.table)
 	clear(k.subj[:cap(k.subj)])
-	*k = known{seed: k.seed, records: k.records[:0], table: k.table, key: k.key[:0], subj: k.subj[:0]}
+	*k = known{journal: k.journal, seed: k.seed, records: k.records[:0], table: k.table, key: k.key[:0], subj: k.subj[:0]}
 }
 
 // texts makes strings that share memory: one allocation for hundreds of ids. Who keeps one for long copies it.
