@@ -51,10 +51,11 @@ func (e *eax) init(key []byte) error {
 	e.aes = b
 	e.dbl = block{}
 	b.Encrypt(e.dbl[:], e.dbl[:])
+	e.start[omacNonce] = e.dbl // its tweak is 0
 	double(&e.dbl)
 	e.quad = e.dbl
 	double(&e.quad)
-	for t := range e.start {
+	for t := omacData; t <= omacText; t++ {
 		e.start[t] = block{blockSize - 1: byte(t)}
 		b.Encrypt(e.start[t][:], e.start[t][:])
 	}

@@ -35,8 +35,6 @@ func (r *randomness) take(out []byte) {
 	r.left = r.left[len(out):]
 }
 
-func (r *randomness) clear() { *r = randomness{} }
-
 // keptBuffer is the largest buffer that goes back to a pool.
 const keptBuffer = 256 << 10
 
@@ -138,11 +136,13 @@ func (d *Document) Seal(dst []byte, path string, value []byte) ([]byte, error) {
 		return dst, ErrLimit
 	}
 	d.sealed++
-	at := d.suite.headerSize()
 	d.data = appendValueData(d.data[:0], d.suite, d.scope, path)
+	// What d.text has not, the end of the header, and the value.
+	rest := d.header[wholeGroups(d.suite.headerSize()):d.suite.headerSize()]
+	at := len(rest)
 	// Room for everything first, so that no plaintext stays behind in an outgrown array.
 	raw := slices.Grow(d.raw[:0], at+d.suite.boxSize(paddedLen(len(value))))
-	raw = append(raw, d.header[:at]...)
+	raw = append(raw, rest...)
 	raw = append(raw, value...)
 	raw = append(raw, 0x80)
 	pad := raw[len(raw) : at+paddedLen(len(value))]
@@ -150,7 +150,7 @@ func (d *Document) Seal(dst []byte, path string, value []byte) ([]byte, error) {
 	raw = d.dek.seal(raw[:len(raw)+len(pad)], at, d.data, &d.rnd)
 	d.raw = raw
 	dst = append(slices.Grow(dst, TokenLen(d.suite, len(value))), d.text...)
-	return base64.RawURLEncoding.AppendEncode(dst, raw[wholeGroups(at):]), nil
+	return base64.RawURLEncoding.AppendEncode(dst, raw), nil
 }
 
 // wholeGroups is the largest multiple of three up to n: so many bytes encode to base64 on their own.
@@ -165,7 +165,6 @@ func (d *Document) Close() {
 	if cap(raw) > keptBuffer {
 		raw = nil
 	}
-	d.rnd.clear()
 	*d = Document{raw: raw, data: data, text: text}
 	documents.Put(d)
 }
