@@ -39,11 +39,15 @@ func (freeBudget) Release(int64)                        {}
 
 // bulkEngine gives an engine with the default policy and real keys, and a bulk of docs documents.
 func bulkEngine(t testing.TB, suite envelope.Suite, docs int) (*rewrite.Engine, []byte) {
-	pol, err := policy.Parse("fields.yaml", config.Fields)
+	text, err := envelope.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := envelope.GenerateKey()
+	return keyedEngine(t, text, suite), bulkOf(docs)
+}
+
+func keyedEngine(t testing.TB, text string, suite envelope.Suite) *rewrite.Engine {
+	pol, err := policy.Parse("fields.yaml", config.Fields)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,16 +59,20 @@ func bulkEngine(t testing.TB, suite envelope.Suite, docs int) (*rewrite.Engine, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := &rewrite.Engine{
+	return &rewrite.Engine{
 		Policy: pol, Sealer: sealer{ring}, Opener: opener{ring}, Cluster: plainCluster{}, Budget: freeBudget{},
 		Limits: rewrite.Limits{MaxDocument: 16 << 20, MaxHit: 16 << 20},
 	}
+}
+
+// bulkOf gives a bulk of docs documents.
+func bulkOf(docs int) []byte {
 	var body bytes.Buffer
 	for i := range docs {
 		fmt.Fprintf(&body, `{"index":{"_id":"%d"}}`+"\n", i)
 		fmt.Fprintf(&body, `{"fec_alta":"2021-08-23T10:35:24.123Z","username":"user%d","code_zip":"57353-3487","credit_card_num":"6767-2293-4172-5169","credit_card_ccv":"824","cuenta_numero":"58443297","direccion":"some street 12","geo_latitud":"-25.4601","geo_longitud":"-120.4236","color_favorito":"azul","foto_dni":"http://images.example/1.jpg","ip":"203.0.113.4","auto":"Tarsis","auto_modelo":"Z40","auto_tipo":"x","auto_color":"azul","cantidad_compras_realizadas":62301,"avatar":"http://images.example/2.jpg","fec_birthday":"1977-06-06T00:45:46.512Z","id":"1"}`+"\n", i)
 	}
-	return engine, body.Bytes()
+	return body.Bytes()
 }
 
 // carryBulk seals one bulk for index.
@@ -109,23 +117,7 @@ func BenchmarkReply(b *testing.B) {
 
 func benchReply(b *testing.B, suite envelope.Suite, hits int) {
 	engine, bulk := bulkEngine(b, suite, hits)
-	rules, _ := engine.Policy.Match([]string{"user"})
-	reply := []byte(`{"took":5,"hits":{"total":{"value":10000,"relation":"eq"},"max_score":1.0,"hits":[`)
-	for i, line := range bytes.Split(bytes.TrimSpace(bulk), []byte("\n")) {
-		if i%2 == 0 {
-			continue
-		}
-		if i > 1 {
-			reply = append(reply, ',')
-		}
-		reply = fmt.Appendf(reply, `{"_index":"user","_id":"%d","_score":1.0,"_source":`, i)
-		var err error
-		if reply, err = engine.SealDocument(reply, line, rules); err != nil {
-			b.Fatal(err)
-		}
-		reply = append(reply, '}')
-	}
-	reply = append(reply, "]}}"...)
+	reply := replyOf(b, engine, bulk, hits)
 	b.SetBytes(int64(len(reply)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -143,6 +135,25 @@ func benchReply(b *testing.B, suite envelope.Suite, hits int) {
 		plan.Transform.Close()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/(float64(b.N)*float64(hits)), "ns/hit")
+}
+
+// replyOf is the reply of a search that found the first documents of bulk, as they are stored.
+func replyOf(t testing.TB, engine *rewrite.Engine, bulk []byte, hits int) []byte {
+	rules, _ := engine.Policy.Match([]string{"user"})
+	reply := []byte(`{"took":5,"hits":{"total":{"value":10000,"relation":"eq"},"max_score":1.0,"hits":[`)
+	lines := bytes.SplitN(bulk, []byte("\n"), 2*hits+1)
+	for i := range hits {
+		if i > 0 {
+			reply = append(reply, ',')
+		}
+		reply = fmt.Appendf(reply, `{"_index":"user","_id":"%d","_score":1.0,"_source":`, i)
+		var err error
+		if reply, err = engine.SealDocument(reply, lines[2*i+1], rules); err != nil {
+			t.Fatal(err)
+		}
+		reply = append(reply, '}')
+	}
+	return append(reply, "]}}"...)
 }
 
 // plainViewer may see all.

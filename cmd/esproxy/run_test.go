@@ -18,7 +18,7 @@ type result struct {
 }
 
 // settingsEnv makes the environment of a test: of all settings only those in env are set.
-func settingsEnv(t *testing.T, env map[string]string) {
+func settingsEnv(t testing.TB, env map[string]string) {
 	t.Helper()
 	eachSetting(new(settings), func(_ reflect.StructField, _ reflect.Value, name string) { t.Setenv(name, "") })
 	for name, value := range env {
@@ -64,7 +64,7 @@ func (r result) want(t *testing.T, code int, errHas ...string) {
 	}
 }
 
-func file(t *testing.T, name, text string) string {
+func file(t testing.TB, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
