@@ -94,7 +94,7 @@ func (u *upWriter) grow(n int) error {
 	if n <= cap(u.buf) {
 		return nil
 	}
-	size := max(4<<10, 2*cap(u.buf))
+	size := max(1<<10, 2*cap(u.buf))
 	for size < n {
 		size *= 2
 	}

@@ -10,8 +10,12 @@ import (
 // blockSize is how much of a bulk body is read before its items are sealed and sent: some 200 documents, a millisecond of work.
 const blockSize = 128 << 10
 
-// firstBlock is what a bulk body gets to begin with, so that many small or slow ones fit into the budget.
-const firstBlock = 16 << 10
+// firstBlock is what a bulk body gets to begin with, so that many small or slow ones fit into the budget. What is read whole, a
+// search most of the time, is shorter.
+const (
+	firstBlock = 16 << 10
+	firstWhole = 2 << 10
+)
 
 // lines splits a body at newlines as Elasticsearch frames a bulk (BulkRequestParser.findNextMarker): at every
 // newline byte, whatever it stands in. Lines are places in buf, which keep until the next block.
@@ -27,6 +31,7 @@ type lines struct {
 	whole  bool  // the block has whole items: rather end it than grow
 	held   int64 // bytes of budget
 	pooled bool  // nobody keeps buf: it is used again for other bodies
+	first  int   // bytes that buf gets to begin with
 }
 
 // blockCost is how much memory one byte of a block takes: the block, its sealed form (up to twice) and slack.
@@ -42,7 +47,7 @@ func newLines(ctx context.Context, r io.Reader, budget Budget, limit int64) *lin
 	if r == nil {
 		r = bytes.NewReader(nil)
 	}
-	return &lines{ctx: ctx, r: r, budget: budget, limit: limit}
+	return &lines{ctx: ctx, r: r, budget: budget, limit: limit, first: firstBlock}
 }
 
 // grow makes room for n bytes in all.
@@ -106,7 +111,7 @@ func (l *lines) fill() error {
 		}
 		// No block gets larger than its longest line and what may lie before that: otherwise a document of just
 		// the limit would cost twice as much memory.
-		n := max(firstBlock, min(2*cap(l.buf), int(l.limit)+blockSize))
+		n := max(l.first, min(2*cap(l.buf), int(l.limit)+blockSize))
 		if n <= cap(l.buf) {
 			n = 2 * cap(l.buf)
 		}
@@ -191,6 +196,7 @@ func blank(line []byte) bool { return skipSpace(line, 0) == len(line) }
 // readAll reads a whole body of at most limit bytes into memory that the budget counts; done gives it back.
 func readAll(ctx context.Context, r io.Reader, budget Budget, limit int64) (body []byte, done func(), err error) {
 	l := newLines(ctx, r, budget, limit)
+	l.first = firstWhole
 	for {
 		if err = l.fill(); err == io.EOF {
 			return l.buf, l.close, nil
