@@ -40,7 +40,7 @@ func (r *report) micro(l *lab) error {
 	}
 	binary := func(pkg string) string { return filepath.Join(l.dir, strings.ReplaceAll(pkg, "/", "-")+".test") }
 	for _, t := range turns {
-		build := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary(t.pkg), "./"+t.pkg)
+		build := exec.CommandContext(ctx, "go", "test", "-c", "-pgo", "cmd/esproxy/default.pgo", "-o", binary(t.pkg), "./"+t.pkg)
 		build.Dir = l.repo
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("building the benchmarks of %s: %.500s", t.pkg, out)

@@ -16,6 +16,9 @@ const maxBadItems = 10_000
 // maxOut is how much of a block waits sealed: tiny values grow tenfold.
 const maxOut = 1 << 20
 
+// sealedSize is what a block becomes most of the time: two to two and a half times as long.
+const sealedSize = sealedBlock * 5 / 2
+
 // keepPlaces is how long a bulk believes what a name stands for: a body may stream for hours.
 const keepPlaces = time.Second
 
@@ -186,6 +189,9 @@ func (s *stage) readBlock(ctx context.Context, up io.Writer) (more bool, err err
 		it.lead, it.line, it.src, it.ordinal, it.fault, it.look = lead, line, span{}, s.total, nil, 0
 		pl := s.placeOf(ctx, it.index)
 		it.place = pl
+		if pl.t != nil {
+			l.toSeal()
+		}
 		if it.routing == "" {
 			it.routing = pl.route
 		}
@@ -319,6 +325,9 @@ func (s *stage) sendBlock(ctx context.Context, up io.Writer) error {
 		}
 		_, err := up.Write(s.buf[s.block[0].lead:end])
 		return err
+	}
+	if cap(s.out) == 0 && len(s.buf) > sealedBlock/2 {
+		s.out = make([]byte, 0, sealedSize) // to grow to it would leave as much garbage
 	}
 	seal := s.sealBlock
 	if s.ahead {

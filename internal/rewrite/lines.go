@@ -7,8 +7,13 @@ import (
 	"io"
 )
 
-// blockSize is how much of a bulk body is read before its items are sealed and sent: some 200 documents, a millisecond of work.
-const blockSize = 128 << 10
+// blockSize is how much of a bulk body is read before its items are sent. Of a body whose items are sealed it is sealedBlock, some 100
+// documents and half a millisecond of work: that is as fast, and with the output of twice the length a further
+// bulk takes 0.6 MiB less. What goes up as it came is 1.1 times as fast in the larger blocks.
+const (
+	blockSize   = 128 << 10
+	sealedBlock = 64 << 10
+)
 
 // firstBlock is what a bulk body gets to begin with, so that many small or slow ones fit into the budget. What is read whole, a
 // search most of the time, is shorter.
@@ -32,6 +37,7 @@ type lines struct {
 	held   int64 // bytes of budget
 	pooled bool  // nobody keeps buf: it is used again for other bodies
 	first  int   // bytes that buf gets to begin with
+	block  int   // bytes that it gets in the end, but for long lines
 }
 
 // blockCost is how much memory one byte of a block takes: the block, its sealed form (up to twice) and slack.
@@ -47,7 +53,7 @@ func newLines(ctx context.Context, r io.Reader, budget Budget, limit int64) *lin
 	if r == nil {
 		r = bytes.NewReader(nil)
 	}
-	return &lines{ctx: ctx, r: r, budget: budget, limit: limit, first: firstBlock}
+	return &lines{ctx: ctx, r: r, budget: budget, limit: limit, first: firstBlock, block: blockSize}
 }
 
 // grow makes room for n bytes in all.
@@ -71,6 +77,13 @@ func (l *lines) grow(n int) error {
 	return nil
 }
 
+// toSeal is told that there are items to be sealed.
+func (l *lines) toSeal() {
+	if cap(l.buf) <= sealedBlock {
+		l.block = sealedBlock
+	}
+}
+
 // close gives the memory back.
 func (l *lines) close() {
 	if l.held > 0 {
@@ -90,10 +103,10 @@ func (l *lines) discard() {
 	l.seen -= l.start
 	l.start = 0
 	// After a very long line the block shrinks again.
-	if cap(l.buf) > 4*blockSize && n < blockSize {
-		small := make([]byte, n, blockSize)
+	if cap(l.buf) > 4*blockSize && n < l.block {
+		small := make([]byte, n, l.block)
 		copy(small, l.buf)
-		back := int64(cap(l.buf)-blockSize) * blockCost
+		back := int64(cap(l.buf)-l.block) * blockCost
 		l.buf = small
 		l.budget.Release(back)
 		l.held -= back
@@ -106,7 +119,7 @@ func (l *lines) fill() error {
 		return io.EOF
 	}
 	if len(l.buf) == cap(l.buf) {
-		if l.whole && cap(l.buf) >= blockSize {
+		if l.whole && cap(l.buf) >= l.block {
 			return errBlockFull
 		}
 		// No block gets larger than its longest line and what may lie before that: otherwise a document of just

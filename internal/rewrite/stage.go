@@ -208,15 +208,16 @@ func (s *stage) leave(failed bool) {
 // handOver takes the block out of the body's lines, so that they can be read on. It reports whether there is memory for it.
 func (s *stage) handOver() bool {
 	l := s.lines
-	if cap(l.buf) != blockSize { // grown for a long line, or the body is a short one
+	if cap(l.buf) != l.block { // grown for a long line, or the body is a short one
 		return false
 	}
 	if s.spare == nil {
-		if !s.eng.Budget.TryAcquire(blockSize * blockCost) {
+		cost := int64(l.block) * blockCost
+		if !s.eng.Budget.TryAcquire(cost) {
 			return false
 		}
-		s.held = blockSize * blockCost
-		s.spare = newBlock(blockSize)
+		s.held = cost
+		s.spare = newBlock(l.block)
 	}
 	s.buf, l.buf, s.spare = l.buf, append(s.spare[:0], l.buf[l.start:]...), nil
 	l.seen -= l.start
