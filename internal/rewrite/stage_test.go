@@ -72,6 +72,9 @@ func TestStagesAgree(t *testing.T) {
 	used := 0
 	for seed := range uint64(8) {
 		body := manyItems(seed, 3000)
+		if seed%2 == 1 { // blocks that are not sealed are longer
+			body = strings.Repeat("{\"index\":{\"_index\":\"plain\"}}\n{\"username\":\"Ana\",\"card\":1}\n", 5000) + body
+		}
 		var up [2]bytes.Buffer
 		var bad [2][]badItem
 		for i, n := range []int{1, 4} {
@@ -97,6 +100,34 @@ func TestStagesAgree(t *testing.T) {
 	}
 	if used == 0 {
 		t.Error("no bulk had a second stage")
+	}
+}
+
+// writes keeps the lengths of what is written.
+type writes []int
+
+func (w *writes) Write(p []byte) (int, error) {
+	*w = append(*w, len(p))
+	return len(p), nil
+}
+
+// What is sealed takes shorter blocks than what goes up as it came, and no more memory than two of them and their output.
+func TestBlockLength(t *testing.T) {
+	processors(t, 4)
+	for index, want := range map[string]int{"plain": blockSize, "user": sealedBlock} {
+		e, _, _ := fakeEngine(t)
+		item := fmt.Sprintf("{\"index\":{\"_index\":%q}}\n{\"username\":\"Ana\",\"card\":1,\"x\":%q}\n", index, strings.Repeat("x", 900))
+		var up writes
+		two, _, err := inStages(t, e, strings.NewReader(strings.Repeat(item, 2000)), &up)
+		if err != nil || !two {
+			t.Fatalf("two stages: %t, %v", two, err)
+		}
+		if most := slices.Max(up); most < want*9/10 || most > want*3/2 {
+			t.Errorf("index %s: at most %d bytes are written at once", index, most)
+		}
+		if peak := e.Budget.(*fakeBudget).peak; peak > int64(4*want*blockCost) {
+			t.Errorf("index %s: at most %d bytes of the budget were out", index, peak)
+		}
 	}
 }
 
