@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"path/filepath"
+	"runtime"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -59,6 +62,7 @@ const (
 	pass       = "esproxy-pass"  // an index that no rule names
 	granted    = "esproxy-grant" // with a token, values opened
 	cryptoOnly = "crypto-only"   // the cryptography of the same documents, in this process
+	cryptoBusy = "crypto-busy"   // the same on every processor at once
 	gunzipOnly = "gunzip-only"
 	unpacked   = "esproxy-gcm-plain" // beside gzip: the same documents not compressed
 	unpackedP  = "esproxy-pass-plain"
@@ -83,6 +87,9 @@ func (f *fleet) workloads(l *lab) ([]*workload, error) {
 			eax:        {proc: f.eax, path: "/user/_bulk", sealed: true},
 			pass:       {proc: f.gcm, path: "/free/_bulk"},
 			cryptoOnly: {local: func() (int, error) { return 1000, cryptography(ring, 1000) }},
+			cryptoBusy: {local: func() (int, error) {
+				return 1000 * runtime.NumCPU(), onEach(func() error { return cryptography(ring, 1000) })
+			}},
 			unpacked:   {proc: f.gcm, path: "/user/_bulk", sealed: true, body: ten},
 			unpackedP:  {proc: f.gcm, path: "/free/_bulk", body: ten},
 			gunzipOnly: {local: func() (int, error) { return b.docs, gunzip(b.data) }},
@@ -116,7 +123,7 @@ func (f *fleet) workloads(l *lab) ([]*workload, error) {
 	}
 	out := []*workload{
 		bulk("bulk 1 doc", 1, one, direct, rp, naive, gcm, eax, pass),
-		bulk("bulk 10 MB", 1, ten, rp, naive, gcm, eax, pass, cryptoOnly),
+		bulk("bulk 10 MB", 1, ten, rp, naive, gcm, eax, pass, cryptoOnly, cryptoBusy),
 		bulk("bulk 10 MB", 4, ten, rp, naive, gcm, eax, pass),
 		bulk("bulk 10 MB gzip", 1, packed, rp, gcm, unpacked, pass, unpackedP, gunzipOnly),
 		search("2KB", 1),
@@ -162,6 +169,17 @@ func cryptography(ring *envelope.Keyring, n int) error {
 		}
 	}
 	return nil
+}
+
+// onEach runs f on every processor at once.
+func onEach(f func() error) error {
+	errs := make([]error, runtime.NumCPU())
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = f() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 func gunzip(packed []byte) error {

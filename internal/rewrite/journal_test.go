@@ -59,7 +59,7 @@ func TestJournalFull(t *testing.T) {
 			t.Fatalf("%d bytes after %d entries", k.journal.size, n)
 		}
 	}
-	if n < 20_000 {
+	if n < 40_000 {
 		t.Errorf("it was full after %d entries", n)
 	}
 	k.journal.add(docName{"user", "one more", ""}, 0, nil)
