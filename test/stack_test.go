@@ -323,7 +323,12 @@ func tail(s string, n int) string {
 }
 
 func (s *stack) writePolicy(text string) {
-	if err := os.WriteFile(s.fields, []byte(strings.ReplaceAll(text, "$P", s.prefix)), 0o600); err != nil {
+	s.t.Helper()
+	// A new file takes the old one's place, so that a proxy that looks at it never sees half of one.
+	if err := os.WriteFile(s.fields+".new", []byte(strings.ReplaceAll(text, "$P", s.prefix)), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(s.fields+".new", s.fields); err != nil {
 		s.t.Fatal(err)
 	}
 }
