@@ -117,18 +117,8 @@ func TestOpsKeySwap(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	keyFile, previousFile := filepath.Join(dir, "key"), filepath.Join(dir, "previous")
-	write := func(file, text string) {
-		t.Helper()
-		// As secrets are replaced: a new file takes the old one's place.
-		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file+".new", file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(keyFile, masterKey+"\n")
-	write(previousFile, otherKey+"\n") // the first step of a rotation: every replica can open what the new key seals
+	replaceFile(t, keyFile, masterKey+"\n")
+	replaceFile(t, previousFile, otherKey+"\n") // the first step of a rotation: every replica can open what the new key seals
 	s := start(t, config{policy: policyWith("", "card"), env: []string{
 		"MASTER_KEY=", "MASTER_KEY_FILE=" + keyFile, "MASTER_KEY_PREVIOUS_FILE=" + previousFile, "ESPROXY_RELOAD_INTERVAL=100ms",
 	}})
@@ -138,8 +128,8 @@ func TestOpsKeySwap(t *testing.T) {
 	}
 	oldToken := s.token("full")
 	// Between the two both files hold the new key; a look in that moment is refused, and the former keys stay.
-	write(keyFile, otherKey+"\n")
-	write(previousFile, masterKey+"\n")
+	replaceFile(t, keyFile, otherKey+"\n")
+	replaceFile(t, previousFile, masterKey+"\n")
 	waitFor(t, "the new key", func() bool {
 		a := s.send(request{method: "GET", path: "/$Puser/_doc/1", header: map[string][]string{"X-Esproxy-Authorization": {"Bearer " + oldToken}}})
 		return a.status == 403 && s.metric("esproxy_reload_success") == "1"

@@ -324,12 +324,17 @@ func tail(s string, n int) string {
 
 func (s *stack) writePolicy(text string) {
 	s.t.Helper()
-	// A new file takes the old one's place, so that a proxy that looks at it never sees half of one.
-	if err := os.WriteFile(s.fields+".new", []byte(strings.ReplaceAll(text, "$P", s.prefix)), 0o600); err != nil {
-		s.t.Fatal(err)
+	replaceFile(s.t, s.fields, strings.ReplaceAll(text, "$P", s.prefix))
+}
+
+// replaceFile puts a new file in the place of one, if there is one, as secrets are replaced: a proxy that looks never sees half of it.
+func replaceFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if err := os.Rename(s.fields+".new", s.fields); err != nil {
-		s.t.Fatal(err)
+	if err := os.Rename(name+".new", name); err != nil {
+		t.Fatal(err)
 	}
 }
 
